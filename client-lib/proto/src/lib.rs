@@ -1,0 +1,1 @@
+//! The contract between a DMM client and the daemon.

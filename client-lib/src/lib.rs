@@ -1,0 +1,1 @@
+//! The DMM client library: sockets on user-space stacks.

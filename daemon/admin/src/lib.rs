@@ -1,0 +1,1 @@
+//! What an operator gives to the daemon and gets from it: configuration and reports.

@@ -1,0 +1,1 @@
+//! Raw bindings to DPDK, generated from the installed headers.

@@ -1,0 +1,1 @@
+//! Inspects and reserves huge pages per NUMA node.
