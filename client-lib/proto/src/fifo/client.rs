@@ -1,0 +1,302 @@
+//! The client's ends of a socket's FIFOs: it fills tx and empties rx.
+//!
+//! Owned by the library's socket, one lock a direction. What is read from the daemon is read-only
+//! to the client and therefore trusted, but positions are checked where a wrong one would leave the
+//! arena.
+#![forbid(unsafe_code)]
+
+use super::daemon::FifoParts;
+use super::line::{Anchor, ClientLine, DaemonLine, claim, number_of, offset_of};
+use crate::arena::{Arena, CHUNK_BYTES, ChunkIndex};
+use crate::shared::Shared;
+use crate::sync::{AtomicU32, AtomicU64, Ordering, fence};
+
+/// Where a client stands in a list of chunks.
+#[derive(Clone, Copy)]
+struct Place {
+    chunk: ChunkIndex,
+    /// The number of `chunk`, or `None` before the first.
+    number: Option<u32>,
+}
+
+impl Place {
+    /// Moves to the chunk that holds `position`. `looked` says that the other side's cursor was
+    /// just seen to move away from ours, which is when the list may have begun anew.
+    fn find(
+        &mut self,
+        position: u64,
+        looked: bool,
+        anchor: &AtomicU64,
+        links: &[AtomicU32],
+    ) -> ChunkIndex {
+        let wanted = number_of(position);
+        if looked {
+            let anchor = Anchor::unpack(anchor.load(Ordering::Acquire));
+            if anchor.number == wanted {
+                self.chunk = anchor.chunk;
+                self.number = Some(wanted);
+                return self.chunk;
+            }
+        }
+        if self.number != Some(wanted) {
+            debug_assert_eq!(self.number.map(|n| n.wrapping_add(1)), Some(wanted));
+            self.chunk = links[self.chunk as usize].load(Ordering::Acquire);
+            self.number = Some(wanted);
+        }
+        self.chunk
+    }
+}
+
+/// The reading end of a socket's rx FIFO.
+pub struct RxReader {
+    daemon: Shared<DaemonLine>,
+    client: Shared<ClientLine>,
+    arena: Arena,
+    links: Shared<[AtomicU32]>,
+    place: Place,
+    head: u64,
+    /// The daemon's cursor as last seen.
+    tail: u64,
+    /// New bytes were seen after there had been none: look at the anchor.
+    fresh: bool,
+    stalls_answered: u32,
+}
+
+impl RxReader {
+    /// The reading end for a socket just opened.
+    #[must_use]
+    pub fn new(parts: &FifoParts) -> Self {
+        Self {
+            daemon: parts.daemon.clone(),
+            client: parts.client.clone(),
+            arena: parts.arena.clone(),
+            links: parts.links.clone(),
+            place: Place { chunk: 0, number: None },
+            head: 0,
+            tail: 0,
+            fresh: false,
+            stalls_answered: 0,
+        }
+    }
+
+    /// Bytes that can be read now.
+    pub fn available(&mut self) -> usize {
+        let tail = self.daemon.rx_tail.load(Ordering::Acquire);
+        if tail != self.tail {
+            self.fresh |= self.tail == self.head;
+            self.tail = tail;
+        }
+        usize::try_from(self.tail - self.head).unwrap_or(usize::MAX)
+    }
+
+    /// Copies out up to `bytes.len()` bytes and consumes them. Returns how many.
+    pub fn read(&mut self, bytes: &mut [u8]) -> usize {
+        let len = bytes.len().min(self.available());
+        self.copy(&mut bytes[..len]);
+        self.publish();
+        len
+    }
+
+    /// Copies out up to `bytes.len()` bytes without consuming them (`MSG_PEEK`).
+    pub fn peek(&mut self, bytes: &mut [u8]) -> usize {
+        self.peek_at(0, bytes)
+    }
+
+    /// As [`RxReader::peek`], from `ahead` bytes behind the head on.
+    pub(super) fn peek_at(&mut self, ahead: usize, bytes: &mut [u8]) -> usize {
+        let Some(there) = self.available().checked_sub(ahead) else { return 0 };
+        let len = bytes.len().min(there);
+        let before = (self.place, self.head, self.fresh);
+        self.advance(ahead);
+        self.copy(&mut bytes[..len]);
+        (self.place, self.head, self.fresh) = before;
+        len
+    }
+
+    /// Consumes up to `len` bytes unread. Returns how many.
+    pub fn skip(&mut self, len: usize) -> usize {
+        let len = len.min(self.available());
+        self.advance(len);
+        self.publish();
+        len
+    }
+
+    /// Whether the daemon waits to hear that room was made; true once for each time it stalled,
+    /// when a quarter of the capacity is free again. To be asked after reading, and answered with
+    /// a `Receive` operation. `before` is what [`RxReader::available`] said before that reading:
+    /// a FIFO that was not half full did not stall the daemon, or holds bytes we have not seen yet,
+    /// which will bring us here again.
+    pub fn owes_receive(&mut self, before: usize) -> bool {
+        let capacity = self.daemon.rx_capacity.load(Ordering::Relaxed) as usize;
+        let unread = usize::try_from(self.tail - self.head).unwrap_or(usize::MAX);
+        if before < capacity / 2 || unread > capacity / 4 * 3 {
+            return false;
+        }
+        // Orders our head before the look at the daemon's word; `RxFifo::stall` mirrors it.
+        fence(Ordering::SeqCst);
+        let stalls = self.daemon.rx_stalls.load(Ordering::Acquire);
+        let owes = stalls != self.stalls_answered;
+        self.stalls_answered = stalls;
+        owes
+    }
+
+    /// Copies out bytes that are known to be there.
+    fn copy(&mut self, bytes: &mut [u8]) {
+        let mut done = 0;
+        while done < bytes.len() {
+            let offset = offset_of(self.head);
+            let (chunk, part) = self.step(bytes.len() - done);
+            self.arena.copy_out(chunk, offset, &mut bytes[done..done + part]);
+            done += part;
+        }
+    }
+
+    /// Moves over bytes that are known to be there.
+    fn advance(&mut self, mut len: usize) {
+        while len > 0 {
+            len -= self.step(len).1;
+        }
+    }
+
+    /// Moves over at most `len` bytes that lie in one chunk. Returns the chunk and how many.
+    fn step(&mut self, len: usize) -> (ChunkIndex, usize) {
+        let fresh = std::mem::take(&mut self.fresh);
+        let chunk = self.place.find(self.head, fresh, &self.daemon.rx_anchor, &self.links);
+        let part = len.min(CHUNK_BYTES - offset_of(self.head));
+        self.head += part as u64;
+        (chunk, part)
+    }
+
+    fn publish(&self) {
+        self.client.rx_head.store(self.head, Ordering::Release);
+    }
+}
+
+/// The writing end of a socket's tx FIFO.
+pub struct TxWriter {
+    daemon: Shared<DaemonLine>,
+    client: Shared<ClientLine>,
+    arena: Arena,
+    links: Shared<[AtomicU32]>,
+    place: Place,
+    tail: u64,
+    /// The daemon's limit as last seen.
+    limit: u64,
+    /// Room was seen after there had been none: look at the anchor.
+    fresh: bool,
+    /// The claim word's epoch as last seen.
+    epoch: u32,
+}
+
+impl TxWriter {
+    /// The writing end for a socket just opened.
+    #[must_use]
+    pub fn new(parts: &FifoParts) -> Self {
+        Self {
+            daemon: parts.daemon.clone(),
+            client: parts.client.clone(),
+            arena: parts.arena.clone(),
+            links: parts.links.clone(),
+            place: Place { chunk: 0, number: None },
+            tail: 0,
+            limit: 0,
+            fresh: false,
+            epoch: 0,
+        }
+    }
+
+    /// Writes as much of `parts`, one after the other, as there is room for, and shows it to the
+    /// daemon. With `whole`, writes all or nothing. Returns how many bytes were written.
+    pub fn write(&mut self, parts: &[&[u8]], whole: bool) -> usize {
+        let wanted: usize = parts.iter().map(|part| part.len()).sum();
+        if !self.claim() {
+            return 0;
+        }
+        let room = self.look(wanted);
+        let len = if whole && room < wanted { 0 } else { room.min(wanted) };
+        let mut left = len;
+        for part in parts {
+            let part = &part[..part.len().min(left)];
+            self.copy(part);
+            left -= part.len();
+        }
+        self.client.tx_tail.store(self.tail, Ordering::Release);
+        self.client.tx_claim.store(claim::word(claim::FREE, self.epoch), Ordering::Release);
+        len
+    }
+
+    /// Bytes of room, as far as it matters whether there are `wanted`.
+    pub fn room(&mut self, wanted: usize) -> usize {
+        let word = self.client.tx_claim.load(Ordering::Acquire);
+        self.meet_epoch(word);
+        if claim::state(word) == claim::REVOKED { 0 } else { self.look(wanted) }
+    }
+
+    /// Bytes written that the daemon is not done with (`SIOCOUTQ`).
+    #[must_use]
+    pub fn queued(&self) -> u64 {
+        self.tail.saturating_sub(self.daemon.tx_head.load(Ordering::Acquire))
+    }
+
+    /// Says whether a `Send` operation must tell the daemon of what was written or wished for:
+    /// none is needed while an earlier one is under way.
+    ///
+    /// Both sides exchange the word, so whichever exchange comes second sees what was stored
+    /// before the first.
+    #[must_use]
+    pub fn must_tell(&self) -> bool {
+        self.client.tx_told.swap(1, Ordering::AcqRel) == 0
+    }
+
+    /// Wishes to hear of room. The caller looks at [`TxWriter::room`] once more afterwards.
+    pub fn want_room(&self) {
+        self.client.tx_wanted.swap(1, Ordering::AcqRel);
+    }
+
+    /// Takes the room for writing; false if the daemon has taken it back.
+    fn claim(&mut self) -> bool {
+        let word = self.client.tx_claim.load(Ordering::Relaxed);
+        let taken = claim::state(word) == claim::FREE
+            && self
+                .client
+                .tx_claim
+                .compare_exchange(word, word | claim::WRITING, Ordering::Acquire, Ordering::Relaxed)
+                .is_ok();
+        if taken {
+            self.meet_epoch(word);
+        }
+        taken
+    }
+
+    /// Forgets what was known of the room if it was taken back since.
+    fn meet_epoch(&mut self, word: u32) {
+        if claim::epoch(word) != self.epoch {
+            self.epoch = claim::epoch(word);
+            self.limit = self.tail;
+        }
+    }
+
+    fn look(&mut self, wanted: usize) -> usize {
+        if ((self.limit - self.tail) as usize) < wanted {
+            let limit = self.daemon.tx_limit.load(Ordering::Acquire);
+            if limit > self.limit {
+                self.fresh |= self.limit == self.tail;
+                self.limit = limit;
+            }
+        }
+        usize::try_from(self.limit - self.tail).unwrap_or(usize::MAX)
+    }
+
+    fn copy(&mut self, bytes: &[u8]) {
+        let mut done = 0;
+        while done < bytes.len() {
+            let fresh = std::mem::take(&mut self.fresh);
+            let chunk = self.place.find(self.tail, fresh, &self.daemon.tx_anchor, &self.links);
+            let offset = offset_of(self.tail);
+            let part = (bytes.len() - done).min(CHUNK_BYTES - offset);
+            self.arena.copy_in(chunk, offset, &bytes[done..done + part]);
+            self.tail += part as u64;
+            done += part;
+        }
+    }
+}

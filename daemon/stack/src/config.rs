@@ -1,0 +1,90 @@
+//! What a stack is made from: a checked, complete description without defaults.
+#![forbid(unsafe_code)]
+
+use std::net::IpAddr;
+
+/// An address with the length of its subnet's prefix.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Prefix {
+    /// The address.
+    pub address: IpAddr,
+    /// Bits of the prefix: at most 32 or 128.
+    pub len: u8,
+}
+
+/// A route through a gateway.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Route {
+    /// Where to; a length of 0 makes it the default route.
+    pub to: Prefix,
+    /// The gateway, of the same family.
+    pub via: IpAddr,
+}
+
+/// A neighbour that is known without asking (ARP, NDP).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Neighbour {
+    /// Its IP address.
+    pub address: IpAddr,
+    /// Its Ethernet address.
+    pub mac: [u8; 6],
+}
+
+/// Congestion control.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Congestion {
+    /// None: the peer's window alone.
+    None,
+    /// RFC 5681.
+    Reno,
+    /// RFC 9438.
+    #[default]
+    Cubic,
+}
+
+/// TCP's tuning.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TcpConfig {
+    /// Bytes of a connection's receive buffer.
+    pub rx_buffer: u32,
+    /// Bytes of a connection's send buffer.
+    pub tx_buffer: u32,
+    /// Congestion control.
+    pub congestion: Congestion,
+    /// Seconds without progress before a connection is given up (RFC 9293 section 3.8.3).
+    pub user_timeout_s: u32,
+}
+
+/// UDP's tuning.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct UdpConfig {
+    /// Bytes of a socket's receive buffer.
+    pub rx_buffer: u32,
+    /// Bytes of a socket's send buffer.
+    pub tx_buffer: u32,
+}
+
+/// Everything that one instance of a stack is made from.
+#[derive(Clone, Debug)]
+pub struct StackConfig {
+    /// The port's Ethernet address.
+    pub mac: [u8; 6],
+    /// Largest layer-3 packet in bytes.
+    pub mtu: u16,
+    /// Whether the port verifies checksums on receive.
+    pub rx_checksum: bool,
+    /// Own addresses.
+    pub addresses: Vec<Prefix>,
+    /// Routes, gateways included.
+    pub routes: Vec<Route>,
+    /// Static neighbours.
+    pub neighbours: Vec<Neighbour>,
+    /// TCP's tuning.
+    pub tcp: TcpConfig,
+    /// UDP's tuning.
+    pub udp: UdpConfig,
+    /// Sockets of the instance at most.
+    pub sockets_max: u32,
+    /// Seed of initial sequence numbers and identifiers; secret in a daemon, fixed in a simulation.
+    pub seed: u64,
+}
