@@ -4,9 +4,15 @@
 //! daemon's workers, each of which drives one [`RxQueue`]/[`TxQueue`] pair per instance; and by
 //! simulations. Must never: read a clock, interpret TCP or UDP state, or block in a burst.
 
+mod buffer;
+#[cfg(feature = "dpdk")]
+pub mod dpdk;
 pub mod flow;
 pub mod frame;
+pub mod pcap;
+pub mod relay;
 pub mod time;
+mod tun_ioctl;
 pub mod wire;
 
 use std::io;
@@ -58,11 +64,11 @@ pub struct PortInfo {
     pub queues: u16,
     /// Whether the port spreads flows over its queues by [`flow::toeplitz`].
     pub rss: bool,
-    /// Whether the port fills in IPv4, TCP and UDP checksums on transmit. A stack that sees
-    /// `true` still writes complete frames with pseudo-header checksums; see `dpdk`.
+    /// Whether the port fills in IPv4, TCP and UDP checksums on transmit, whatever a stack wrote
+    /// there. Fragments, ICMP and IPv6 behind extension headers are excepted; see `dpdk`.
     pub tx_checksum: bool,
-    /// Whether the port verifies checksums on receive ([`RxFrame::checksum`] is then not
-    /// `Unknown`).
+    /// Whether the port verifies checksums on receive: [`RxFrame::checksum`] of a whole TCP or UDP
+    /// packet is then mostly not `Unknown`; of anything else (ICMP, fragments) it may be.
     pub rx_checksum: bool,
     /// NUMA node of the device, if known.
     pub numa_node: Option<u32>,

@@ -1,0 +1,319 @@
+//! The `dmm` command as a whole, against a daemon made of the server half of the admin protocol.
+
+use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
+use std::path::PathBuf;
+use std::process::{Command, Output};
+use std::thread::{self, JoinHandle};
+
+use dmm_admin::config::Idle;
+use dmm_admin::control::{REQUEST_BYTES_MAX, parse_request, reply};
+use dmm_admin::report::{
+    InstanceStatus, PortCounters, PortStatus, Protocol, SessionStats, SocketRow, SocketState,
+    Sockets, StackStatus, Stats, Status, WakeKind, WorkerStatus,
+};
+use dmm_admin::{Config, Request};
+use nix::sys::socket::{
+    AddressFamily, Backlog, MsgFlags, SockFlag, SockType, UnixAddr, accept4, bind, listen, recv,
+    socket,
+};
+use serde_json::Value;
+use tempfile::TempDir;
+
+/// A daemon that answers one connection.
+struct FakeDaemon {
+    dir: TempDir,
+    thread: JoinHandle<()>,
+}
+
+impl FakeDaemon {
+    /// Starts it; with `refuse`, every request is refused with that message.
+    fn start(refuse: Option<&'static str>) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let flags = SockFlag::SOCK_CLOEXEC;
+        let listener = socket(AddressFamily::Unix, SockType::SeqPacket, flags, None).unwrap();
+        let address = UnixAddr::new(&dir.path().join("s")).unwrap();
+        bind(listener.as_raw_fd(), &address).unwrap();
+        listen(&listener, Backlog::new(1).unwrap()).unwrap();
+        let thread = thread::spawn(move || answer(&listener, refuse));
+        Self { dir, thread }
+    }
+
+    fn socket(&self) -> PathBuf {
+        self.dir.path().join("s")
+    }
+
+    /// Runs `dmm` against it.
+    fn dmm(self, args: &[&str]) -> Output {
+        let output = dmm().arg("--socket").arg(self.socket()).args(args).output().unwrap();
+        self.thread.join().unwrap();
+        output
+    }
+}
+
+fn answer(listener: &OwnedFd, refuse: Option<&str>) {
+    let raw = accept4(listener.as_raw_fd(), SockFlag::SOCK_CLOEXEC).unwrap();
+    // SAFETY: accept4(2) has just made this descriptor, and nothing else knows its number.
+    let peer = unsafe { OwnedFd::from_raw_fd(raw) };
+    let mut buffer = [0; REQUEST_BYTES_MAX];
+    let len = recv(peer.as_raw_fd(), &mut buffer, MsgFlags::empty()).unwrap();
+    let request = parse_request(&buffer[..len]).unwrap();
+    match (refuse, request) {
+        (Some(message), _) => reply(peer.as_fd(), Err::<&(), _>(message.to_owned())).unwrap(),
+        (None, Request::Status) => reply(peer.as_fd(), Ok(&status())).unwrap(),
+        (None, Request::Stats) => reply(peer.as_fd(), Ok(&stats())).unwrap(),
+        (None, Request::Sockets) => reply(peer.as_fd(), Ok(&sockets())).unwrap(),
+    }
+}
+
+fn status() -> Status {
+    Status {
+        version: env!("CARGO_PKG_VERSION").into(),
+        pid: 4321,
+        uptime_s: 90,
+        socket: "/run/dmm/dmmd.sock".into(),
+        hugepages: false,
+        workers: vec![WorkerStatus {
+            core: 6,
+            instances: vec!["default.0".into()],
+            mode: Idle::Adaptive,
+            busy: 0.25,
+            wakeups: 7,
+            sleeps: 8,
+            turns: 9,
+        }],
+        stacks: vec![StackStatus {
+            name: "default".into(),
+            kind: "smoltcp".into(),
+            port: "tap".into(),
+            addresses: vec!["10.111.0.2/24".into()],
+            gateways: vec!["10.111.0.1".parse().unwrap()],
+            congestion: "cubic".into(),
+            instances: vec![InstanceStatus { core: 1, queue: 0, sockets: 3 }],
+            sockets: 3,
+        }],
+        ports: vec![PortStatus {
+            name: "tap".into(),
+            device: "net_tap0,iface=dmm0".into(),
+            driver: "net_tap".into(),
+            mac: "02:00:00:00:00:01".into(),
+            mtu: 1500,
+            queues: 1,
+            link_up: true,
+            speed_mbps: 10_000,
+            wake: WakeKind::Fd,
+            rss: false,
+            numa_node: None,
+            stats: PortCounters { rx_frames: 11, tx_frames: 12, ..PortCounters::default() },
+        }],
+        sessions: 1,
+        sockets: 3,
+        orphans: 0,
+        chunks_used: 5,
+        chunks_total: 50,
+        warnings: vec!["packet buffers lie in 4 KiB pages".into()],
+    }
+}
+
+fn stats() -> Stats {
+    let session = SessionStats {
+        pid: 77,
+        uid: 1000,
+        name: "evil\u{1b}[2J".into(),
+        sockets: 1,
+        sockets_opened: 2,
+        bytes: 3,
+        ops: 4,
+    };
+    Stats { counters: [("drop.checksum".to_owned(), 5)].into(), sessions: vec![session] }
+}
+
+fn sockets() -> Sockets {
+    let row = |protocol, state, local: Option<&str>, remote: Option<&str>| SocketRow {
+        stack: "default".into(),
+        instance: 0,
+        protocol,
+        state,
+        local: local.map(|text| text.parse().unwrap()),
+        remote: remote.map(|text| text.parse().unwrap()),
+        rx_queued: 1,
+        tx_queued: 128,
+        pid: Some(77),
+        program: Some("nginx".into()),
+    };
+    let mut orphan =
+        row(Protocol::Tcp, SocketState::TimeWait, Some("[fd00::2]:80"), Some("[fd00::1]:999"));
+    (orphan.pid, orphan.program) = (None, None);
+    Sockets {
+        rows: vec![
+            row(Protocol::Tcp, SocketState::Listen, Some("10.111.0.2:80"), None),
+            row(Protocol::Udp, SocketState::Unconnected, None, None),
+            orphan,
+        ],
+    }
+}
+
+fn dmm() -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_dmm"));
+    command.env_remove("DMM_SOCKET");
+    command
+}
+
+fn stdout(output: &Output) -> String {
+    assert!(output.status.success(), "{output:?}");
+    assert!(output.stderr.is_empty(), "{output:?}");
+    String::from_utf8(output.stdout.clone()).unwrap()
+}
+
+/// Asserts a failure: this exit code, and one line on standard error, which is returned.
+fn stderr(output: &Output) -> String {
+    assert_eq!(output.status.code(), Some(1), "{output:?}");
+    let text = String::from_utf8(output.stderr.clone()).unwrap();
+    assert_eq!(text.lines().count(), 1, "{text}");
+    text
+}
+
+/// The cells of the line that starts with `first`.
+fn line<'a>(text: &'a str, first: &str) -> Vec<&'a str> {
+    let line = text.lines().find(|line| line.split_whitespace().next() == Some(first));
+    line.unwrap_or_else(|| panic!("no {first} in {text}")).split_whitespace().collect()
+}
+
+#[test]
+fn status_is_shown() {
+    let text = stdout(&FakeDaemon::start(None).dmm(&["status"]));
+    assert!(text.contains("pid 4321 up 1m30s"), "{text}");
+    assert!(text.contains("packet buffers in 4 KiB pages"), "{text}");
+    assert_eq!(
+        line(&text, "default"),
+        ["default", "smoltcp", "tap", "1", "3", "cubic", "10.111.0.2/24"]
+    );
+    assert_eq!(line(&text, "6"), ["6", "adaptive", "25%", "9", "8", "7", "default.0"]);
+    assert!(line(&text, "tap").contains(&"10000M"), "{text}");
+    assert!(text.ends_with("warning: packet buffers lie in 4 KiB pages\n"), "{text}");
+}
+
+#[test]
+fn json_is_the_daemons_document() {
+    let text = stdout(&FakeDaemon::start(None).dmm(&["status", "--json"]));
+    assert_eq!(serde_json::from_str::<Status>(&text).unwrap(), status());
+    let text = stdout(&FakeDaemon::start(None).dmm(&["--json", "stats"]));
+    assert_eq!(serde_json::from_str::<Stats>(&text).unwrap(), stats());
+    let text = stdout(&FakeDaemon::start(None).dmm(&["sockets", "--json"]));
+    assert_eq!(serde_json::from_str::<Sockets>(&text).unwrap(), sockets());
+}
+
+#[test]
+fn stats_are_shown_without_control_characters() {
+    let text = stdout(&FakeDaemon::start(None).dmm(&["stats"]));
+    assert_eq!(line(&text, "drop.checksum"), ["drop.checksum", "5"]);
+    assert_eq!(line(&text, "77"), ["77", "1000", "evil?[2J", "1", "2", "3", "4"]);
+}
+
+#[test]
+fn sockets_are_shown_as_ss_does() {
+    let text = stdout(&FakeDaemon::start(None).dmm(&["sockets"]));
+    let process = "users:((\"nginx\",pid=77))";
+    let rows: Vec<Vec<_>> = text.lines().map(|line| line.split_whitespace().collect()).collect();
+    assert_eq!(rows[0][..4], ["Netid", "State", "Recv-Q", "Send-Q"]);
+    assert_eq!(
+        rows[1],
+        ["tcp", "LISTEN", "1", "128", "10.111.0.2:80", "0.0.0.0:*", process, "default.0"]
+    );
+    assert_eq!(rows[2], ["udp", "UNCONN", "1", "128", "*:*", "*:*", process, "default.0"]);
+    assert_eq!(
+        rows[3],
+        ["tcp", "TIME-WAIT", "1", "128", "[fd00::2]:80", "[fd00::1]:999", "default.0"]
+    );
+}
+
+#[test]
+fn the_environment_names_the_socket_too() {
+    let daemon = FakeDaemon::start(None);
+    let output = dmm().env("DMM_SOCKET", daemon.socket()).arg("status").output().unwrap();
+    assert!(stdout(&output).contains("pid 4321"));
+    daemon.thread.join().unwrap();
+}
+
+#[test]
+fn failures_are_one_line_and_exit_code_1() {
+    let text = stderr(&FakeDaemon::start(Some("two\nlines")).dmm(&["stats"]));
+    assert_eq!(text, "dmm: the daemon refuses: two lines\n");
+    let output = dmm().args(["--socket", "/nonexistent/s", "sockets"]).output().unwrap();
+    let text = stderr(&output);
+    assert!(text.contains("no daemon answers on /nonexistent/s: start dmmd"), "{text}");
+    let count = ["hugepages", "reserve", "--node", "4000000", "--count", "1"];
+    let text = stderr(&dmm().args(count).output().unwrap());
+    assert!(text.contains("no 2M pages on node 4000000"), "{text}");
+}
+
+#[test]
+fn wrong_usage_is_exit_code_2() {
+    for args in [&["frobnicate"][..], &[], &["hugepages", "reserve"], &["status", "--bogus"]] {
+        assert_eq!(dmm().args(args).output().unwrap().status.code(), Some(2), "{args:?}");
+    }
+    let size = ["hugepages", "reserve", "--count", "1", "--size", "3M"];
+    let output = dmm().args(size).output().unwrap();
+    assert_eq!(output.status.code(), Some(2));
+    assert!(String::from_utf8_lossy(&output.stderr).contains("write 2M or 1G"));
+}
+
+#[test]
+fn the_schema_is_that_of_the_configuration() {
+    let text = stdout(&dmm().arg("schema").output().unwrap());
+    assert_eq!(serde_json::from_str::<Value>(&text).unwrap(), Config::schema());
+}
+
+#[test]
+fn huge_pages_are_listed() {
+    let text = stdout(&dmm().arg("hugepages").output().unwrap());
+    assert_eq!(line(&text, "NODE"), ["NODE", "SIZE", "TOTAL", "FREE", "SURPLUS"]);
+    let text = stdout(&dmm().args(["hugepages", "show", "--json"]).output().unwrap());
+    assert!(serde_json::from_str::<Value>(&text).unwrap()["pools"].is_array());
+}
+
+/// The doctor's report with this configuration text, whatever this machine is like.
+fn doctor(config: &str, socket: &str) -> (Option<i32>, Value) {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("dmmd.json");
+    std::fs::write(&path, config).unwrap();
+    let output = dmm()
+        .args(["--socket", socket, "doctor", "--json", "--config"])
+        .arg(&path)
+        .output()
+        .unwrap();
+    (output.status.code(), serde_json::from_slice(&output.stdout).unwrap())
+}
+
+fn check<'a>(report: &'a Value, name: &str) -> &'a Value {
+    let checks = report["checks"].as_array().unwrap();
+    checks.iter().find(|check| check["name"] == name).unwrap()
+}
+
+#[test]
+fn the_doctor_finds_a_broken_configuration() {
+    let (code, report) = doctor("{\"ports\": [],\n \"bogus\": 1}", "/nonexistent/s");
+    assert_eq!((code, &report["ok"]), (Some(1), &Value::Bool(false)));
+    let broken = check(&report, "configuration");
+    assert_eq!(broken["level"], "fail");
+    let found = broken["found"].as_str().unwrap();
+    assert!(found.contains("line 2") && found.contains("key bogus"), "{found}");
+    let absent = check(&report, "daemon");
+    assert_eq!(absent["level"], "warn");
+    assert!(absent["remedy"].as_str().unwrap().contains("start dmmd"));
+}
+
+#[test]
+fn the_doctor_sees_a_daemon_and_every_warning_has_a_remedy() {
+    let daemon = FakeDaemon::start(None);
+    let socket = daemon.socket();
+    let (code, report) = doctor(dmm_admin::config::EMBEDDED_JSON, socket.to_str().unwrap());
+    daemon.thread.join().unwrap();
+    assert_eq!(check(&report, "daemon")["level"], "ok");
+    assert_eq!(check(&report, "configuration")["level"], "ok");
+    let checks = report["checks"].as_array().unwrap();
+    for check in checks {
+        assert_eq!(check["level"] == "ok", check.get("remedy").is_none(), "{check}");
+    }
+    let failed = checks.iter().any(|check| check["level"] == "fail");
+    assert_eq!(code, Some(i32::from(failed)));
+}

@@ -1,0 +1,91 @@
+//! An attached ethdev and all that must live as long as it.
+//!
+//! Held by the port and each of its queues; the last one to let go stops and closes it. Must
+//! never: be closed while a queue could still burst.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use super::attach::{self, BusDevice};
+use super::eal::Eal;
+use super::error::Error;
+use super::pool::Pool;
+use super::wake::EventBells;
+
+/// An ethdev of this process.
+#[derive(Debug)]
+pub(super) struct Device {
+    /// As configured, for messages.
+    pub(super) label: String,
+    /// DPDK's number for it.
+    pub(super) port: u16,
+    /// Whether it was started.
+    pub(super) started: bool,
+    /// One mempool per queue pair.
+    pub(super) pools: Vec<Pool>,
+    /// What rings when the device's state changes, if it has interrupts.
+    pub(super) bells: Option<EventBells>,
+    /// What was lost on our side of the driver.
+    pub(super) losses: Losses,
+    address: BusDevice,
+    /// Last: the environment outlives the pools.
+    pub(super) eal: Eal,
+}
+
+/// Frames lost between the driver and the stack; written by the workers, read by anyone.
+#[derive(Debug, Default)]
+pub(super) struct Losses {
+    rx_oversize: AtomicU64,
+    tx_refused: AtomicU64,
+}
+
+impl Losses {
+    /// A chained frame that exceeds the port's MTU came in.
+    pub(super) fn add_rx_oversize(&self) {
+        self.rx_oversize.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// The device did not take `count` frames.
+    pub(super) fn add_tx_refused(&self, count: u64) {
+        self.tx_refused.fetch_add(count, Ordering::Relaxed);
+    }
+
+    pub(super) fn rx_oversize(&self) -> u64 {
+        self.rx_oversize.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn tx_refused(&self) -> u64 {
+        self.tx_refused.load(Ordering::Relaxed)
+    }
+}
+
+impl Device {
+    /// Attaches the device that `label` describes.
+    pub(super) fn attach(eal: &Eal, label: &str) -> Result<Self, Error> {
+        let (port, address) = attach::attach(eal, label)?;
+        Ok(Self {
+            label: label.to_owned(),
+            port,
+            started: false,
+            pools: Vec::new(),
+            bells: None,
+            losses: Losses::default(),
+            address,
+            eal: eal.clone(),
+        })
+    }
+}
+
+impl Drop for Device {
+    fn drop(&mut self) {
+        if self.started {
+            // SAFETY: a started port of ours, and no queue of it is left.
+            unsafe { dpdk_sys::rte_eth_dev_stop(self.port) };
+        }
+        if let Some(bells) = self.bells.take() {
+            bells.unregister(self.port);
+        }
+        // SAFETY: stopped, or never started.
+        unsafe { dpdk_sys::rte_eth_dev_close(self.port) };
+        attach::detach(&self.address);
+    }
+}
