@@ -16,6 +16,10 @@
 #![forbid(unsafe_code)]
 
 pub mod config;
+pub mod kinds;
+pub mod pair;
+mod smoltcp;
+// mod test;
 
 use std::net::{IpAddr, SocketAddr};
 
@@ -24,6 +28,8 @@ use dmm_proto::Breach;
 use dmm_proto::fifo::{RxFifo, TxFifo};
 use dmm_proto::op::{How, SocketOption};
 use nix::errno::Errno;
+
+pub use kinds::{BuildError, build};
 
 /// A socket of one instance: a small dense number that the caller chooses and may use again after
 /// [`Event::Gone`].
@@ -183,6 +189,23 @@ pub enum Event {
         /// The socket that was.
         socket: SocketId,
     },
+}
+
+impl Event {
+    /// The socket that it is about: of an accepted connection, the connection's.
+    #[must_use]
+    pub const fn socket(&self) -> SocketId {
+        match *self {
+            Self::Connected { socket, .. }
+            | Self::Accepted { socket, .. }
+            | Self::Readable { socket }
+            | Self::Writable { socket }
+            | Self::Ended { socket }
+            | Self::Broken { socket, .. }
+            | Self::Breach { socket, .. }
+            | Self::Gone { socket } => socket,
+        }
+    }
 }
 
 /// What a socket looks like from outside, as `ss` would show it.

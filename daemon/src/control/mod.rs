@@ -1,0 +1,359 @@
+//! The control thread: everything that happens seldom.
+//!
+//! It owns the unix socket, the clients' sessions, the ports, and the workers' lives. It waits in one
+//! epoll and never touches the data path: what concerns a worker goes there as a message.
+#![forbid(unsafe_code)]
+
+mod access;
+mod report;
+mod sessions;
+
+use std::collections::HashMap;
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::time::Instant as Clock;
+
+use anyhow::{Context, bail};
+use dmm_admin::config::Config;
+use dmm_admin::control::{is_request, parse_request, reply};
+use dmm_proto::hello;
+use nix::errno::Errno;
+use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
+use nix::sys::signal::{SigSet, Signal};
+use nix::sys::signalfd::{SfdFlags, SignalFd};
+use nix::sys::socket::{
+    AddressFamily, Backlog, SockFlag, SockType, UnixAddr, accept4, bind, connect, getsockopt,
+    listen, socket, sockopt,
+};
+use tracing::{info, warn};
+
+use crate::assembly::{self, Machine};
+use crate::session::SessionId;
+use crate::worker::message::{FromWorker, ToWorker};
+use access::Access;
+use sessions::Sessions;
+
+/// Connections that have not said who they are at most; one more closes the oldest.
+const STRANGERS_MAX: usize = 64;
+/// Descriptors handled in one round.
+const EVENTS_MAX: usize = 64;
+
+const LISTENER: u64 = 0;
+const SIGNALS: u64 = 1;
+const ANSWERS: u64 = 2;
+/// Tokens from here on: twice an id, plus one for the pidfd of a session.
+const FIRST: u64 = 16;
+
+/// How the daemon is started, beside its configuration.
+#[derive(Default)]
+pub struct Options {
+    /// The socket's path, in place of the configuration's.
+    pub socket: Option<PathBuf>,
+    /// DPDK's file prefix; none keeps DPDK in memory.
+    pub file_prefix: Option<String>,
+}
+
+/// The control thread's state.
+pub struct Control {
+    config: Config,
+    socket_path: PathBuf,
+    started: Clock,
+    machine: Machine,
+    epoll: Epoll,
+    listener: OwnedFd,
+    signals: SignalFd,
+    access: Access,
+    sessions: Sessions,
+    /// Connections before their first packet, by number, oldest first.
+    strangers: Vec<(u64, OwnedFd)>,
+    /// Numbers of connections; sessions get a token of their own.
+    next_stranger: u64,
+    /// Operators' connections, which may ask again.
+    operators: HashMap<u64, OwnedFd>,
+}
+
+/// Runs the daemon until a signal ends it.
+pub fn run(config: Config, options: &Options) -> anyhow::Result<()> {
+    // Signals are taken as descriptors; workers and DPDK's threads inherit the mask.
+    let mut set = SigSet::empty();
+    [Signal::SIGTERM, Signal::SIGINT].into_iter().for_each(|signal| set.add(signal));
+    set.thread_block().context("cannot block signals")?;
+    let signals = SignalFd::with_flags(&set, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK)
+        .context("cannot make a signalfd")?;
+    crate::fault::install().context("cannot handle SIGBUS")?;
+    let socket_path = options.socket.clone().unwrap_or_else(|| config.socket.clone());
+    let access = Access::new(&config.clients)?;
+    let listener = listen_on(&socket_path, config.clients.mode.0)?;
+    let machine = match assembly::start(&config, options.file_prefix.as_deref()) {
+        Ok(machine) => machine,
+        Err(error) => {
+            let _ = std::fs::remove_file(&socket_path);
+            return Err(error);
+        }
+    };
+    let control = Control {
+        sessions: Sessions::new(config.clients.clone()),
+        config,
+        socket_path,
+        started: Clock::now(),
+        machine,
+        epoll: Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC).context("cannot make an epoll")?,
+        listener,
+        signals,
+        access,
+        strangers: Vec::new(),
+        next_stranger: 0,
+        operators: HashMap::new(),
+    };
+    control.serve()
+}
+
+/// Listens at `path`. A socket left behind by a daemon that died is replaced; a live one is not.
+fn listen_on(path: &Path, mode: u32) -> anyhow::Result<OwnedFd> {
+    let address = UnixAddr::new(path)
+        .with_context(|| format!("{} is no socket path: shorten it", path.display()))?;
+    if path.exists() {
+        let probe = seqpacket()?;
+        match connect(probe.as_raw_fd(), &address) {
+            Err(Errno::ECONNREFUSED) => {
+                std::fs::remove_file(path)
+                    .with_context(|| format!("cannot replace {}", path.display()))?;
+            }
+            Ok(()) => bail!(
+                "another dmmd answers on {}: stop it, or give this one a socket of its own \
+                 (--socket)",
+                path.display()
+            ),
+            Err(errno) => bail!(
+                "{} is in the way ({errno}): remove it, or choose another path (--socket)",
+                path.display()
+            ),
+        }
+    } else if let Some(folder) = path.parent() {
+        std::fs::create_dir_all(folder)
+            .with_context(|| format!("cannot make the folder {}", folder.display()))?;
+    }
+    let listener = seqpacket()?;
+    bind(listener.as_raw_fd(), &address)
+        .with_context(|| format!("cannot listen on {}", path.display()))?;
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode))
+        .with_context(|| format!("cannot set the mode of {}", path.display()))?;
+    listen(&listener, Backlog::new(128)?).context("cannot listen")?;
+    Ok(listener)
+}
+
+fn seqpacket() -> anyhow::Result<OwnedFd> {
+    let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
+    socket(AddressFamily::Unix, SockType::SeqPacket, flags, None).context("cannot make a socket")
+}
+
+impl Control {
+    fn serve(mut self) -> anyhow::Result<()> {
+        self.watch(&self.listener, LISTENER)?;
+        self.watch(&self.signals, SIGNALS)?;
+        self.watch(self.machine.answered.as_ref(), ANSWERS)?;
+        for warning in &self.machine.warnings {
+            warn!("{warning}");
+        }
+        info!(
+            socket = %self.socket_path.display(),
+            stacks = self.machine.stacks.len(),
+            workers = self.machine.workers.len(),
+            "ready"
+        );
+        // Without a service manager there is nobody to notify.
+        let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
+        let mut events = [EpollEvent::empty(); EVENTS_MAX];
+        loop {
+            let count = match self.epoll.wait(&mut events, EpollTimeout::NONE) {
+                Ok(count) => count,
+                Err(Errno::EINTR) => continue,
+                Err(errno) => return Err(errno).context("cannot wait for events"),
+            };
+            for event in &events[..count] {
+                match event.data() {
+                    LISTENER => self.accept(),
+                    SIGNALS => {
+                        if let Ok(Some(signal)) = self.signals.read_signal() {
+                            info!(signal = signal.ssi_signo, "ending");
+                            return self.end();
+                        }
+                    }
+                    ANSWERS => self.hear_workers(),
+                    token => self.hear(token),
+                }
+            }
+        }
+    }
+
+    fn watch(&self, fd: impl AsFd, token: u64) -> anyhow::Result<()> {
+        let event = EpollEvent::new(EpollFlags::EPOLLIN, token);
+        self.epoll.add(fd, event).context("cannot watch a descriptor")
+    }
+
+    fn accept(&mut self) {
+        let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
+        let connection = match accept4(self.listener.as_raw_fd(), flags) {
+            Ok(fd) => crate::descriptor::own(fd),
+            Err(Errno::EAGAIN | Errno::EINTR | Errno::ECONNABORTED) => return,
+            Err(errno) => {
+                // Out of descriptors: give the oldest stranger's back, so that this cannot spin.
+                warn!(%errno, "cannot take a connection: raise LimitNOFILE of the service");
+                if !self.strangers.is_empty() {
+                    self.strangers.remove(0);
+                }
+                return;
+            }
+        };
+        if self.strangers.len() == STRANGERS_MAX {
+            self.strangers.remove(0);
+        }
+        let number = self.next_stranger;
+        self.next_stranger += 1;
+        if self.watch(&connection, stranger_token(number)).is_ok() {
+            self.strangers.push((number, connection));
+        }
+    }
+
+    fn hear(&mut self, token: u64) {
+        match Token::of(token) {
+            Token::Stranger(number) => self.hear_stranger(number),
+            Token::Socket(id) => {
+                if !self.sessions.hear(id) {
+                    self.end_session(id);
+                }
+            }
+            Token::Process(id) => self.end_session(id),
+        }
+    }
+
+    /// Reads a connection's first packet, or an operator's next.
+    fn hear_stranger(&mut self, number: u64) {
+        let position = self.strangers.iter().position(|(n, _)| *n == number);
+        let connection = match position {
+            Some(at) => self.strangers.remove(at).1,
+            None => match self.operators.remove(&number) {
+                Some(connection) => connection,
+                None => return,
+            },
+        };
+        let mut bytes = [0; 4096];
+        let len = match hello::receive(connection.as_fd(), &mut bytes) {
+            Ok((len, _)) => len,
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                self.strangers.push((number, connection));
+                return;
+            }
+            Err(_) => 0,
+        };
+        let packet = &bytes[..len];
+        let Ok(peer) = getsockopt(&connection, sockopt::PeerCredentials) else { return };
+        let (uid, gid) = (peer.uid(), peer.gid());
+        let allowed = self.access.allows(uid, gid);
+        if is_request(packet) {
+            self.answer(number, connection, packet, allowed);
+        } else if len > 0 {
+            // The session's own tokens take over from the stranger's.
+            let _ = self.epoll.delete(&connection);
+            let pid = u32::try_from(peer.pid()).unwrap_or(0);
+            let who = (pid, uid, gid);
+            let attached = self.sessions.attach(&self.machine, connection, packet, who, allowed);
+            let Some(attached) = attached else { return };
+            let id = attached.session.id;
+            let event = |token| EpollEvent::new(EpollFlags::EPOLLIN, token);
+            let watched = self
+                .epoll
+                .add(&attached.socket, event(session_token(id)))
+                .and_then(|()| self.epoll.add(&attached.pidfd, event(session_token(id) + 1)));
+            if let Err(errno) = watched {
+                warn!(%errno, "cannot watch a client");
+                self.end_session(id);
+            }
+        }
+    }
+
+    fn answer(&mut self, number: u64, connection: OwnedFd, packet: &[u8], allowed: bool) {
+        if self.operators.len() >= STRANGERS_MAX {
+            self.operators.clear();
+        }
+        let request = if allowed {
+            parse_request(packet)
+        } else {
+            Err("this user may not ask: list it in clients.users of the configuration".to_owned())
+        };
+        let document = request.map(|request| report::document(self, request));
+        match reply(connection.as_fd(), document.as_ref().map_err(Clone::clone)) {
+            Ok(()) => {
+                self.operators.insert(number, connection);
+            }
+            Err(error) => warn!(%error, "an operator's request went unanswered"),
+        }
+    }
+
+    fn end_session(&mut self, id: SessionId) {
+        if let Some(attached) = self.sessions.end(&self.machine, id) {
+            // Closing them ends their watching; the process may have others of the socket.
+            let _ = self.epoll.delete(&attached.socket);
+            let _ = self.epoll.delete(&attached.pidfd);
+        }
+    }
+
+    fn hear_workers(&mut self) {
+        let _ = self.machine.answered.read();
+        while let Ok(answer) = self.machine.answers.try_recv() {
+            match answer {
+                FromWorker::Condemned(id, breach) => {
+                    warn!(session = id.0, %breach, "client broke the contract: session closed");
+                    self.sessions.count_refusal(breach.name());
+                    self.end_session(id);
+                }
+                FromWorker::Detached(id) => self.sessions.detached(id),
+                FromWorker::Ended => {}
+            }
+        }
+    }
+
+    /// Closes connections properly, then ends the workers and the ports.
+    fn end(mut self) -> anyhow::Result<()> {
+        let _ = sd_notify::notify(&[sd_notify::NotifyState::Stopping]);
+        let _ = std::fs::remove_file(&self.socket_path);
+        for worker in &self.machine.workers {
+            worker.tell(ToWorker::Close);
+        }
+        for thread in self.machine.threads.drain(..) {
+            if thread.join().is_err() {
+                warn!("a worker had panicked");
+            }
+        }
+        Ok(())
+    }
+}
+
+enum Token {
+    Stranger(u64),
+    Socket(SessionId),
+    Process(SessionId),
+}
+
+/// Strangers have the upper half of the tokens, so that numbers never meet.
+const STRANGERS: u64 = 1 << 63;
+
+const fn stranger_token(number: u64) -> u64 {
+    STRANGERS | number
+}
+
+const fn session_token(id: SessionId) -> u64 {
+    FIRST + 2 * id.0
+}
+
+impl Token {
+    const fn of(token: u64) -> Self {
+        if token & STRANGERS != 0 {
+            return Self::Stranger(token & !STRANGERS);
+        }
+        let id = SessionId((token - FIRST) / 2);
+        if (token - FIRST).is_multiple_of(2) { Self::Socket(id) } else { Self::Process(id) }
+    }
+}

@@ -1,0 +1,288 @@
+//! The clients: attaching them at the hello, and letting go of them when they are gone.
+#![forbid(unsafe_code)]
+
+use std::collections::{BTreeMap, HashMap};
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::{Arc, Weak};
+use std::time::{Duration, Instant as Clock};
+
+use dmm_admin::config::ClientsConfig;
+use dmm_proto::Breach;
+use dmm_proto::arena::{CHUNK_BYTES, ChunkPool};
+use dmm_proto::doorbell::{Listener, Ringer};
+use dmm_proto::hello::{self, Hello, HelloError, Request};
+use dmm_proto::layout::Geometry;
+use nix::errno::Errno;
+use tracing::{debug, info, warn};
+
+use crate::assembly::Machine;
+use crate::descriptor;
+use crate::session::{Peer, Session, SessionId};
+use crate::worker::message::ToWorker;
+
+/// Requests on a session socket at most: every context once, and some in vain.
+const REQUESTS_MAX: u32 = 4 * dmm_proto::layout::CONTEXTS_MAX;
+
+/// A client and its descriptors.
+pub struct Attached {
+    /// What the workers share.
+    pub session: Arc<Session>,
+    /// Its session socket.
+    pub socket: OwnedFd,
+    /// Readable when the process is gone.
+    pub pidfd: OwnedFd,
+    requests: u32,
+}
+
+/// A client whose workers have not all let go yet.
+struct Leaving {
+    session: Arc<Session>,
+    since: Clock,
+    workers_left: usize,
+}
+
+/// All clients.
+pub struct Sessions {
+    limits: ClientsConfig,
+    next_id: u64,
+    attached: BTreeMap<SessionId, Attached>,
+    leaving: HashMap<SessionId, Leaving>,
+    /// The arenas of all sessions whose memory is still in use, by orphans perhaps.
+    pools: Vec<Weak<ChunkPool>>,
+    refusals: BTreeMap<&'static str, u64>,
+    /// Sessions since the start.
+    pub opened: u64,
+    /// How long the last clean-up took, and the longest.
+    pub cleanup: (Duration, Duration),
+}
+
+/// Why a client was refused, as a counter's name and for the client.
+pub struct Refusal {
+    reason: &'static str,
+    errno: Errno,
+    words: String,
+}
+
+impl Sessions {
+    /// No clients yet.
+    pub fn new(limits: ClientsConfig) -> Self {
+        let reasons = ["version", "hello", "access", "sessions", "resources"];
+        let breaches = Breach::ALL.iter().map(|breach| breach.name());
+        Self {
+            limits,
+            next_id: 0,
+            attached: BTreeMap::new(),
+            leaving: HashMap::new(),
+            pools: Vec::new(),
+            refusals: reasons.into_iter().chain(breaches).map(|name| (name, 0)).collect(),
+            opened: 0,
+            cleanup: (Duration::ZERO, Duration::ZERO),
+        }
+    }
+
+    /// Attaches the client whose first packet is `packet`, or refuses it in words. `allowed` says
+    /// whether its user may be one.
+    pub fn attach(
+        &mut self,
+        machine: &Machine,
+        socket: OwnedFd,
+        packet: &[u8],
+        (pid, uid, gid): (u32, u32, u32),
+        allowed: bool,
+    ) -> Option<&Attached> {
+        let result = self.try_attach(machine, &socket, packet, (pid, uid, gid), allowed);
+        match result {
+            Ok((session, pidfd)) => {
+                let id = session.id;
+                info!(session = id.0, pid, uid, name = session.peer.name, "client attached");
+                let attached = Attached { session, socket, pidfd, requests: 0 };
+                self.opened += 1;
+                Some(self.attached.entry(id).or_insert(attached))
+            }
+            Err(refusal) => {
+                warn!(pid, uid, reason = refusal.reason, "client refused: {}", refusal.words);
+                self.count_refusal(refusal.reason);
+                // The client may be gone already.
+                let _ = hello::send_refusal(socket.as_fd(), refusal.errno, &refusal.words);
+                None
+            }
+        }
+    }
+
+    fn try_attach(
+        &mut self,
+        machine: &Machine,
+        socket: &OwnedFd,
+        packet: &[u8],
+        (pid, uid, gid): (u32, u32, u32),
+        allowed: bool,
+    ) -> Result<(Arc<Session>, OwnedFd), Refusal> {
+        let hello = Hello::parse(packet).map_err(|error| Refusal {
+            reason: if matches!(error, HelloError::Version { .. }) { "version" } else { "hello" },
+            errno: Errno::EPROTO,
+            words: error.to_string(),
+        })?;
+        if !allowed {
+            return Err(Refusal {
+                reason: "access",
+                errno: Errno::EACCES,
+                words: format!(
+                    "user {uid} may not be a client: list it in clients.users of the configuration"
+                ),
+            });
+        }
+        let max = self.limits.max_sessions;
+        if self.attached.len() + self.leaving.len() >= max as usize {
+            return Err(Refusal {
+                reason: "sessions",
+                errno: Errno::EAGAIN,
+                words: format!("there are {max} clients already: raise clients.max_sessions"),
+            });
+        }
+        let resources = |error: io::Error| Refusal {
+            reason: "resources",
+            errno: Errno::ENOMEM,
+            words: format!("the daemon cannot serve another client: {error}"),
+        };
+        let pidfd = descriptor::pidfd(pid).map_err(resources)?;
+        let id = SessionId(self.next_id);
+        let peer = Peer { pid, uid, gid, name: hello.name };
+        let (session, ringers) =
+            Session::create(id, peer, self.geometry(machine)).map_err(resources)?;
+        let listener = session.open_context(0).map_err(resources)?;
+        session.memory.write_stacks(&machine.stacks, &workers_of(machine));
+        let listener = listener.ok_or_else(|| resources(io::Error::other("no context")))?;
+        send_welcome(socket.as_fd(), machine, &session, &listener, &ringers).map_err(resources)?;
+        self.next_id += 1;
+        self.pools.push(Arc::downgrade(&session.pool));
+        for worker in &machine.workers {
+            worker.tell(ToWorker::Attach(Arc::clone(&session)));
+        }
+        Ok((session, pidfd))
+    }
+
+    fn geometry(&self, machine: &Machine) -> Geometry {
+        let count = |len: usize| u32::try_from(len).expect("bounded by the configuration");
+        Geometry {
+            sockets: self.limits.sockets,
+            contexts: self.limits.contexts,
+            instances: count(machine.instances.len()),
+            workers: count(machine.workers.len()),
+            chunks: u32::try_from(self.limits.bytes / CHUNK_BYTES as u64)
+                .unwrap_or(u32::MAX)
+                .clamp(1, dmm_proto::layout::CHUNKS_MAX),
+        }
+    }
+
+    /// Reads what a client sent after its hello. Returns false if the client must go.
+    pub fn hear(&mut self, id: SessionId) -> bool {
+        let Some(attached) = self.attached.get_mut(&id) else { return true };
+        let mut bytes = [0; 256];
+        let (len, _fds) = match hello::receive(attached.socket.as_fd(), &mut bytes) {
+            Ok(received) => received,
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return true,
+            Err(_) => return false,
+        };
+        if len == 0 {
+            return false;
+        }
+        attached.requests += 1;
+        let breach = match Request::parse(&bytes[..len]) {
+            _ if attached.requests > REQUESTS_MAX => Breach::Flood,
+            Some(Request::OpenContext { context }) => return open_context(attached, context),
+            _ => Breach::Request,
+        };
+        if attached.session.condemn(breach) {
+            self.count_refusal(breach.name());
+        }
+        false
+    }
+
+    /// Ends a session: tells the workers to let go. Returns its descriptors.
+    pub fn end(&mut self, machine: &Machine, id: SessionId) -> Option<Attached> {
+        let attached = self.attached.remove(&id)?;
+        let peer = &attached.session.peer;
+        debug!(session = id.0, pid = peer.pid, breach = ?attached.session.breach(), "client gone");
+        let workers_left = machine.workers.len();
+        let session = Arc::clone(&attached.session);
+        self.leaving.insert(id, Leaving { session, since: Clock::now(), workers_left });
+        for worker in &machine.workers {
+            worker.tell(ToWorker::Detach(id));
+        }
+        Some(attached)
+    }
+
+    /// A worker has let go of a session.
+    pub fn detached(&mut self, id: SessionId) {
+        let Some(leaving) = self.leaving.get_mut(&id) else { return };
+        leaving.workers_left -= 1;
+        if leaving.workers_left == 0 {
+            let took = leaving.since.elapsed();
+            self.cleanup = (took, self.cleanup.1.max(took));
+            self.leaving.remove(&id);
+        }
+    }
+
+    /// Counts a refusal or breach.
+    pub fn count_refusal(&mut self, reason: &'static str) {
+        *self.refusals.entry(reason).or_default() += 1;
+    }
+
+    /// Refusals and breaches by reason.
+    pub fn refusals(&self) -> impl Iterator<Item = (&'static str, u64)> + '_ {
+        self.refusals.iter().map(|(reason, count)| (*reason, *count))
+    }
+
+    /// The clients, those leaving included.
+    pub fn iter(&self) -> impl Iterator<Item = &Arc<Session>> {
+        let attached = self.attached.values().map(|attached| &attached.session);
+        attached.chain(self.leaving.values().map(|leaving| &leaving.session))
+    }
+
+    /// Chunks used and in all, of every arena still in use.
+    pub fn chunks(&mut self) -> (u64, u64) {
+        self.pools.retain(|pool| pool.strong_count() > 0);
+        let pools: Vec<_> = self.pools.iter().filter_map(Weak::upgrade).collect();
+        let sum = |count: fn(&ChunkPool) -> u32| pools.iter().map(|p| u64::from(count(p))).sum();
+        (sum(ChunkPool::used), sum(ChunkPool::chunks))
+    }
+}
+
+fn workers_of(machine: &Machine) -> Vec<u32> {
+    machine.instances.iter().map(|place| place.worker).collect()
+}
+
+fn send_welcome(
+    socket: BorrowedFd<'_>,
+    machine: &Machine,
+    session: &Session,
+    listener: &Listener,
+    ringers: &[Ringer],
+) -> io::Result<()> {
+    let memory = &session.memory;
+    let mut fds = vec![
+        machine.beacon.region().fd(),
+        memory.daemon.fd(),
+        memory.client.fd(),
+        memory.arena.fd(),
+        listener.as_fd(),
+    ];
+    fds.extend(ringers.iter().map(AsFd::as_fd));
+    hello::send_welcome(socket, &memory.geometry, &fds)
+}
+
+fn open_context(attached: &Attached, context: u32) -> bool {
+    let socket = attached.socket.as_fd();
+    let geometry = &attached.session.memory.geometry;
+    let answered = match attached.session.open_context(context) {
+        Ok(Some(listener)) => hello::send_welcome(socket, geometry, &[listener.as_fd()]),
+        Ok(None) => hello::send_refusal(
+            socket,
+            Errno::EINVAL,
+            &format!("context {context} is open, or beyond clients.contexts"),
+        ),
+        Err(error) => hello::send_refusal(socket, Errno::ENOMEM, &error.to_string()),
+    };
+    answered.is_ok()
+}

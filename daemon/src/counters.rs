@@ -1,0 +1,88 @@
+//! Counters: single-writer words that a report may read at any time.
+#![forbid(unsafe_code)]
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// A counter that one thread writes and any may read.
+#[derive(Default)]
+pub struct Counter(AtomicU64);
+
+impl Counter {
+    /// Adds `count`; for the one writer.
+    pub fn add(&self, count: u64) {
+        // One writer: a load and a store make an update, without a locked instruction.
+        self.0.store(self.0.load(Ordering::Relaxed).wrapping_add(count), Ordering::Relaxed);
+    }
+
+    /// The count so far.
+    pub fn get(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+macro_rules! counters {
+    ($(#[$doc:meta])* $name:ident { $($(#[$field_doc:meta])* $field:ident,)* }) => {
+        $(#[$doc])*
+        #[derive(Default)]
+        pub struct $name { $($(#[$field_doc])* pub $field: Counter,)* }
+
+        impl $name {
+            /// Shows each counter under its name.
+            pub fn show(&self, show: &mut dyn FnMut(&'static str, u64)) {
+                $(show(stringify!($field), self.$field.get());)*
+            }
+        }
+    };
+}
+
+counters! {
+    /// What a worker counts.
+    WorkerCounters {
+        /// Turns of the loop.
+        turns,
+        /// Turns that found work.
+        busy_turns,
+        /// Times it slept.
+        sleeps,
+        /// Times something other than a timer ended a sleep.
+        wakeups,
+    }
+}
+
+counters! {
+    /// What an instance counts, beside its stack's own.
+    InstanceCounters {
+        /// Frames received from the port.
+        rx_frames,
+        /// Bytes received from the port.
+        rx_bytes,
+        /// Frames written for the port.
+        tx_frames,
+        /// Bytes written for the port.
+        tx_bytes,
+        /// Frames handed to another shard.
+        shard_out,
+        /// Frames got from another shard.
+        shard_in,
+        /// Frames dropped because another shard's inbox was full.
+        drop_shard_full,
+        /// Fragments dropped because too many waited for their first piece.
+        drop_fragment_overflow,
+        /// Fragments dropped because their first piece never came.
+        drop_fragment_timeout,
+        /// Operations taken from clients.
+        operations,
+        /// Completions given to clients.
+        completions,
+        /// Completions that waited because a client's ring was full.
+        completions_deferred,
+        /// Doorbells rung.
+        doorbells,
+        /// Sockets opened: listeners, connections either way, UDP sockets.
+        sockets_opened,
+        /// Sockets that a client's death or breach closed.
+        sockets_reclaimed,
+        /// Sockets refused because the instance has all that it may have.
+        sockets_refused,
+    }
+}

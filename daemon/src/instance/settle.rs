@@ -1,0 +1,186 @@
+//! From the stack's events to a client's lines and completions.
+#![forbid(unsafe_code)]
+
+use std::sync::atomic::Ordering;
+
+use dmm_proto::Breach;
+use dmm_proto::fifo::State;
+use dmm_proto::op::{Address, Completion};
+use dmm_stack::{Event, SocketId};
+use nix::errno::Errno;
+
+use super::Instance;
+use super::socket::Kind;
+
+impl Instance {
+    /// Tells the clients what happened.
+    pub(super) fn settle(&mut self) {
+        let mut events = std::mem::take(&mut self.events);
+        for event in events.drain(..) {
+            self.settle_one(event);
+        }
+        // The buffer is kept, so that the steady state allocates nothing.
+        self.events = events;
+    }
+
+    fn settle_one(&mut self, event: Event) {
+        match event {
+            Event::Connected { socket, result } => self.connected(socket, result),
+            Event::Accepted { socket, listener, local, peer } => {
+                let listener = self.sockets.get(listener).map_or(0, |l| l.name.slot);
+                if let Some(entry) = self.sockets.get_mut(socket) {
+                    entry.kind = Kind::Stream;
+                    entry.daemon.raise(State::OPEN);
+                    let (local, peer) = (Address(local), Address(peer));
+                    let name = entry.name;
+                    self.tell(socket, Completion::Accepted { socket: name, listener, local, peer });
+                }
+            }
+            Event::Readable { socket } | Event::Writable { socket } => self.look(socket),
+            Event::Ended { socket } => self.raise(socket, State::RX_ENDED),
+            Event::Broken { socket, errno } => {
+                self.set_error(socket, errno);
+                self.raise(socket, State::BROKEN);
+            }
+            Event::Breach { socket, breach } => {
+                if let Some(owner) = self.sockets.get(socket).and_then(|entry| entry.owner) {
+                    self.breaches.push((owner, breach));
+                }
+            }
+            Event::Gone { socket } => self.gone(socket),
+        }
+    }
+
+    fn connected(&mut self, id: SocketId, result: Result<(), Errno>) {
+        let Some(entry) = self.sockets.get(id).filter(|entry| entry.owner.is_some()) else {
+            return;
+        };
+        match result {
+            Ok(()) => entry.daemon.raise(State::OPEN),
+            Err(errno) => {
+                entry.daemon.error.store(errno as u32, Ordering::Relaxed);
+                entry.daemon.raise(State::BROKEN);
+            }
+        }
+        let errno = result.map_or_else(|errno| errno as u32, |()| 0);
+        let local = entry.flow.map(|(local, _)| Address(local));
+        self.tell(id, Completion::Connected { socket: entry.name, errno, local });
+    }
+
+    fn set_error(&self, id: SocketId, errno: Errno) {
+        if let Some(entry) = self.sockets.get(id).filter(|entry| entry.owner.is_some()) {
+            entry.daemon.error.store(errno as u32, Ordering::Relaxed);
+        }
+    }
+
+    fn raise(&mut self, id: SocketId, bits: u32) {
+        if let Some(entry) = self.sockets.get(id).filter(|entry| entry.owner.is_some()) {
+            entry.daemon.raise(bits);
+            self.look(id);
+        }
+    }
+
+    fn gone(&mut self, id: SocketId) {
+        if let Some(entry) = self.sockets.get(id)
+            && entry.owner.is_some()
+            && entry.kind == Kind::Credit
+        {
+            // The listener closed before a connection came: the slot goes back.
+            let completion = Completion::Closed { socket: entry.name };
+            self.tell(id, completion);
+            self.disown(id);
+        }
+        let owned = self.sockets.get(id).is_some_and(|entry| entry.owner.is_some());
+        // A socket that its client has not closed keeps its place: the client will close it.
+        if !owned
+            && let Some(entry) = self.sockets.remove(id)
+            && let Some(flow) = entry.flow
+        {
+            self.flows.remove(&flow);
+        }
+    }
+
+    /// Tells a socket's client to look at it, unless it was told and has not looked yet.
+    fn look(&mut self, id: SocketId) {
+        let Some(entry) = self.sockets.get_mut(id) else { return };
+        let Some(owner) = entry.owner else { return };
+        // The word is the client's to scribble over; our own mark bounds what is deferred.
+        if entry.look_deferred || entry.client.rx_told.swap(1, Ordering::AcqRel) != 0 {
+            return;
+        }
+        let Some(Some(attachment)) = self.attachments.get_mut(owner) else { return };
+        match attachment.look(entry.context, id, entry.name) {
+            Ok(deferred) => {
+                entry.look_deferred = deferred;
+                self.counters.completions_deferred.add(u64::from(deferred));
+                self.counters.completions.add(1);
+                self.mark_dirty(owner);
+            }
+            Err(breach) => self.breaches.push((owner, breach)),
+        }
+    }
+
+    fn tell(&mut self, id: SocketId, completion: Completion) {
+        let Some(entry) = self.sockets.get(id) else { return };
+        let Some(owner) = entry.owner else { return };
+        let context = entry.context;
+        if let Err(breach) = self.answer(owner, context, completion) {
+            self.breaches.push((owner, breach));
+        }
+    }
+
+    /// Completes an operation on a context's channel.
+    pub(super) fn answer(
+        &mut self,
+        owner: usize,
+        context: u32,
+        completion: Completion,
+    ) -> Result<(), Breach> {
+        let Some(Some(attachment)) = self.attachments.get_mut(owner) else { return Ok(()) };
+        let deferred = attachment.complete(context, completion)?;
+        self.counters.completions_deferred.add(u64::from(deferred));
+        self.counters.completions.add(1);
+        self.mark_dirty(owner);
+        Ok(())
+    }
+
+    /// Ends the client's part of a socket: the slot is free, its lines are not touched again.
+    pub(super) fn disown(&mut self, id: SocketId) {
+        let Some(entry) = self.sockets.get_mut(id) else { return };
+        let Some(owner) = entry.owner.take() else { return };
+        let (slot, binding) = (entry.name.slot, entry.binding.take());
+        if let Some((transport, local, holder)) = binding {
+            self.bindings.release(transport, local, holder);
+        }
+        if let Some(Some(attachment)) = self.attachments.get_mut(owner) {
+            attachment.set_slot(slot, None);
+            attachment.session.usage.sockets.fetch_sub(1, Ordering::Relaxed);
+        }
+    }
+
+    /// Gives deferred completions to clients that made room.
+    pub(super) fn retry_deferred(&mut self) {
+        for owner in 0..self.attachments.len() {
+            let Some(attachment) = self.attachments[owner].as_mut() else { continue };
+            if !attachment.has_deferred() {
+                continue;
+            }
+            let sockets = &mut self.sockets;
+            let result = attachment.retry(|id| {
+                let entry = sockets.get_mut(id).filter(|entry| entry.owner == Some(owner))?;
+                entry.look_deferred = false;
+                Some(entry.name)
+            });
+            match result {
+                Ok(()) => self.mark_dirty(owner),
+                Err(breach) => self.breaches.push((owner, breach)),
+            }
+        }
+    }
+
+    fn mark_dirty(&mut self, owner: usize) {
+        if !self.dirty.contains(&owner) {
+            self.dirty.push(owner);
+        }
+    }
+}

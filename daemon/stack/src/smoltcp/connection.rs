@@ -1,0 +1,389 @@
+//! A TCP connection: the library's socket and the FIFOs that it is copied from and to.
+//!
+//! Owns: both, and what the owner has been told. Called when the connection is served. Must never:
+//! touch the owner's shared lines once it has been closed, or read more than fits.
+//!
+//! The library keeps sent bytes in a buffer of its own until they are acknowledged, so the tx FIFO
+//! is done with them when they are handed over; and received bytes wait in its buffer, closing the
+//! window, while the rx FIFO has no room.
+#![forbid(unsafe_code)]
+
+use std::time::Duration;
+
+use ::smoltcp::iface::{SocketHandle, SocketSet};
+use ::smoltcp::socket::tcp;
+use dmm_port::Instant;
+use dmm_port::flow::Flow;
+use dmm_proto::Breach;
+use dmm_proto::fifo::{RxFifo, TxFifo};
+
+use super::options::Options;
+use super::link::Socket;
+use super::room::Room;
+use super::sequence::Sequence;
+use super::slots::SlotIndex;
+use crate::{Fifos, SocketId, SocketReport};
+
+/// How long a handshake that the peer began may take: three retransmissions of our SYN at 1, 2 and
+/// 4 seconds, and as long again.
+const HALF_OPEN_LIFE: Duration = Duration::from_secs(15);
+
+/// How long a neighbour may not answer before a connection attempt fails (RFC 4861 section 10:
+/// three solicitations, one a second).
+const NEIGHBOUR_PATIENCE: Duration = Duration::from_secs(3);
+
+/// How long to wait before asking for chunks again when the client's quota is used up.
+pub(super) const QUOTA_RETRY: Duration = Duration::from_millis(10);
+
+/// Who a connection belongs to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Owner {
+    /// A listener, until a credit takes it.
+    Backlog(SlotIndex),
+    /// A socket of the caller's.
+    Socket(SocketId),
+    /// A socket that was closed and is not gone.
+    Orphan(SocketId),
+    /// Nobody: it only sends its reset.
+    Nobody,
+}
+
+/// How far a connection is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Phase {
+    /// Its handshake is under way.
+    Opening,
+    /// It was established.
+    Open,
+    /// Nothing more will happen, but perhaps a reset to be sent.
+    Over,
+}
+
+/// Why a connection is given up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum GivingUp {
+    /// The peer does not answer.
+    Silence,
+    /// The neighbour does not answer.
+    Neighbour,
+}
+
+/// A connection.
+pub(super) struct Connection {
+    /// A set with the library's socket alone in it.
+    pub(super) sockets: SocketSet<'static>,
+    handle: SocketHandle,
+    /// How far it has sent.
+    sequence: Sequence,
+    /// Both ends.
+    pub(super) flow: Flow,
+    /// Whose it is.
+    pub(super) owner: Owner,
+    /// How far it is.
+    pub(super) phase: Phase,
+    /// Where received bytes go, while it has an owner that kept the contract.
+    pub(super) rx: Option<RxFifo>,
+    /// Where bytes to send come from, once it has had an owner.
+    pub(super) tx: Option<TxFifo>,
+    /// Its options.
+    pub(super) options: Options,
+    /// Send a FIN when everything that was written is handed over.
+    pub(super) finishing: bool,
+    /// Received bytes are thrown away.
+    pub(super) deaf: bool,
+    /// The peer's FIN was told.
+    pub(super) ended: bool,
+    /// The reader was asked to say when there is room.
+    pub(super) stalled: bool,
+    /// What the writer wants.
+    pub(super) room: Room,
+    /// Waits for a neighbour's address, and since when.
+    pub(super) neighbour_since: Option<Instant>,
+    /// Bytes moved since the last trim.
+    pub(super) active: bool,
+    /// The poll in which `Readable` was told last.
+    pub(super) readable_poll: u64,
+    /// The poll in which `Writable` was told last.
+    pub(super) writable_poll: u64,
+    retry_at: Option<Instant>,
+    opened_at: Instant,
+    heard_at: Instant,
+    /// Since when something waits for the peer's acknowledgement.
+    busy_since: Option<Instant>,
+    /// The last sign that an orphan gets on, and what it looked like then.
+    progress_at: Instant,
+    progress: (u64, tcp::State),
+}
+
+/// What moving bytes brought about.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Moved {
+    /// The reader has new bytes.
+    pub(super) readable: bool,
+    /// The writer has room that it wished for.
+    pub(super) writable: bool,
+    /// The peer's FIN was reached.
+    pub(super) ended: bool,
+}
+
+impl Connection {
+    /// A connection whose handshake begins.
+    pub(super) fn new(
+        now: Instant,
+        (sockets, handle): (SocketSet<'static>, SocketHandle),
+        flow: Flow,
+        owner: Owner,
+        fifos: Option<Fifos>,
+        options: Options,
+    ) -> Self {
+        let (rx, tx) = fifos.map_or((None, None), |Fifos { rx, tx }| (Some(rx), Some(tx)));
+        Self {
+            sockets,
+            handle,
+            sequence: Sequence::default(),
+            flow,
+            owner,
+            phase: Phase::Opening,
+            rx,
+            tx,
+            options,
+            finishing: false,
+            deaf: false,
+            ended: false,
+            stalled: false,
+            room: Room::default(),
+            neighbour_since: None,
+            active: true,
+            readable_poll: 0,
+            writable_poll: 0,
+            retry_at: None,
+            opened_at: now,
+            heard_at: now,
+            busy_since: None,
+            progress_at: now,
+            progress: (0, tcp::State::Closed),
+        }
+    }
+
+    /// The library's socket.
+    pub(super) fn tcp(&mut self) -> &mut tcp::Socket<'static> {
+        self.sockets.get_mut(self.handle)
+    }
+
+    fn socket(&self) -> &tcp::Socket<'static> {
+        self.sockets.get(self.handle)
+    }
+
+    /// Its turn to receive or to send.
+    pub(super) fn turn(&mut self) -> Socket<'_> {
+        Socket { sockets: &mut self.sockets, sequence: Some(&mut self.sequence) }
+    }
+
+    /// The protocol's state.
+    pub(super) fn state(&self) -> tcp::State {
+        self.socket().state()
+    }
+
+    /// The library's socket and its set, to be used again.
+    pub(super) fn into_parts(self) -> (SocketSet<'static>, SocketHandle) {
+        (self.sockets, self.handle)
+    }
+
+    /// Something came from the peer.
+    pub(super) fn heard(&mut self, now: Instant, frame: &[u8]) {
+        self.sequence.received(frame);
+        self.heard_at = now;
+        self.neighbour_since = None;
+    }
+
+    /// Begins to count how long a closed connection takes to get on.
+    pub(super) fn orphaned(&mut self, now: Instant) {
+        self.progress_at = now;
+    }
+
+    /// Moves bytes between the FIFOs and the library's buffers as far as both sides allow.
+    pub(super) fn exchange(&mut self, now: Instant) -> Result<Moved, Breach> {
+        self.retry_at = None;
+        let mut moved = Moved::default();
+        self.deliver(now, &mut moved)?;
+        self.collect(now, &mut moved)?;
+        Ok(moved)
+    }
+
+    /// Library to rx FIFO.
+    fn deliver(&mut self, now: Instant, moved: &mut Moved) -> Result<(), Breach> {
+        let socket: &mut tcp::Socket<'static> = self.sockets.get_mut(self.handle);
+        if self.deaf {
+            while socket.recv(|bytes| (bytes.len(), bytes.len())).is_ok_and(|len| len > 0) {}
+        } else if let Some(rx) = &mut self.rx {
+            rx.refresh()?;
+            // The library's buffer is a ring: its contents are two slices at most. A third turn
+            // looks for room that the reader made while it was asked to say so.
+            for _ in 0..3 {
+                let _ = socket.recv(|bytes| (rx.write(bytes), ()));
+                if !socket.can_recv() {
+                    break;
+                }
+                if rx.room() == 0 && !self.stalled {
+                    self.stalled = true;
+                    rx.stall();
+                    rx.refresh()?;
+                }
+            }
+            moved.readable = rx.publish();
+            self.active |= moved.readable;
+            if socket.can_recv() && rx.room() > 0 {
+                self.retry_at = Some(now + QUOTA_RETRY);
+            }
+        }
+        if !self.ended && matches!(self.owner, Owner::Socket(_)) {
+            let finished = socket.recv(|_| (0, ())) == Err(tcp::RecvError::Finished);
+            self.ended = finished;
+            moved.ended = finished;
+        }
+        Ok(())
+    }
+
+    /// Tx FIFO to library.
+    fn collect(&mut self, now: Instant, moved: &mut Moved) -> Result<(), Breach> {
+        let socket: &mut tcp::Socket<'static> = self.sockets.get_mut(self.handle);
+        let Some(tx) = &mut self.tx else { return Ok(()) };
+        tx.refresh()?;
+        let mut taken = 0;
+        // As above: the free part of a ring is two slices at most.
+        for _ in 0..2 {
+            if tx.queued() == 0 || !socket.can_send() {
+                break;
+            }
+            let copied = socket.send(|room| {
+                let len = tx.copy_out(0, room);
+                (len, len)
+            });
+            let len = copied.unwrap_or(0);
+            tx.consume(len);
+            taken += len;
+        }
+        if self.finishing && tx.queued() == 0 {
+            socket.close();
+        }
+        self.active |= taken > 0;
+        if taken > 0 || self.room.hungry {
+            let offer = self.room.offer(tx)?;
+            moved.writable = offer.writable;
+            if offer.starved {
+                self.retry_at = Some(now + QUOTA_RETRY);
+            }
+        }
+        Ok(())
+    }
+
+    /// Notes what the service that ends now has come to.
+    pub(super) fn settle(&mut self, now: Instant) {
+        let socket: &tcp::Socket<'static> = self.sockets.get(self.handle);
+        let state = socket.state();
+        // In these states a SYN or FIN of ours waits for its acknowledgement (RFC 9293 3.3.2).
+        let control = matches!(
+            state,
+            tcp::State::SynSent
+                | tcp::State::SynReceived
+                | tcp::State::FinWait1
+                | tcp::State::Closing
+                | tcp::State::LastAck
+        );
+        if control || socket.send_queue() > 0 {
+            self.busy_since.get_or_insert(now);
+        } else {
+            self.busy_since = None;
+        }
+        let progress = (self.unsent() + self.socket().send_queue() as u64, state);
+        if progress != self.progress {
+            self.progress = progress;
+            self.progress_at = now;
+        }
+    }
+
+    fn unsent(&self) -> u64 {
+        self.tx.as_ref().map_or(0, TxFifo::queued)
+    }
+
+    /// When to give the connection up if nothing changes, and why.
+    pub(super) fn gives_up_at(&self) -> Option<(Instant, GivingUp)> {
+        let patience = self.options.user_timeout;
+        if self.phase == Phase::Over || self.state() == tcp::State::TimeWait {
+            return None;
+        }
+        if let (Phase::Opening, Some(since)) = (self.phase, self.neighbour_since) {
+            return Some((since + NEIGHBOUR_PATIENCE, GivingUp::Neighbour));
+        }
+        let at = match (self.phase, self.owner) {
+            (Phase::Opening, Owner::Backlog(_)) => self.opened_at + HALF_OPEN_LIFE,
+            (Phase::Opening, _) => self.opened_at + patience,
+            (_, Owner::Orphan(_) | Owner::Nobody) => self.progress_at + patience,
+            _ => match (self.busy_since, self.options.keep_alive) {
+                (Some(since), _) => since.max(self.heard_at) + patience,
+                (None, Some(interval)) => self.heard_at + interval + patience,
+                (None, None) => return None,
+            },
+        };
+        Some((at, GivingUp::Silence))
+    }
+
+    /// When to look again at a FIFO that found no chunk.
+    pub(super) const fn retry_at(&self) -> Option<Instant> {
+        self.retry_at
+    }
+
+    /// Whether nothing is left to be done for a connection without owner.
+    pub(super) fn is_finished(&self) -> bool {
+        let socket = self.socket();
+        // The library forgets the other end once a reset is sent.
+        socket.state() == tcp::State::Closed && socket.remote_endpoint().is_none()
+    }
+
+    /// Gives chunks back if nothing moved since the last call.
+    pub(super) fn trim(&mut self) -> Result<(), Breach> {
+        let idle = !std::mem::take(&mut self.active);
+        if let (true, Some(rx)) = (idle, &mut self.rx) {
+            rx.let_go()?;
+        }
+        // A writer that is owed room would not ask again.
+        if let (true, false, Some(tx)) = (idle, self.room.hungry, &mut self.tx) {
+            tx.let_go()?;
+        }
+        Ok(())
+    }
+
+    /// As `ss` would show it.
+    pub(super) fn report(&self) -> SocketReport {
+        let socket = self.socket();
+        let unread = self.rx.as_ref().map_or(0, RxFifo::unread);
+        SocketReport {
+            socket: match self.owner {
+                Owner::Socket(id) | Owner::Orphan(id) => Some(id),
+                Owner::Backlog(_) | Owner::Nobody => None,
+            },
+            protocol: "tcp",
+            state: state_name(socket.state()),
+            local: self.flow.local,
+            remote: Some(self.flow.remote),
+            rx_queued: unread + socket.recv_queue() as u64,
+            tx_queued: self.unsent() + socket.send_queue() as u64,
+        }
+    }
+}
+
+const fn state_name(state: tcp::State) -> &'static str {
+    match state {
+        tcp::State::Closed => "UNCONN",
+        tcp::State::Listen => "LISTEN",
+        tcp::State::SynSent => "SYN-SENT",
+        tcp::State::SynReceived => "SYN-RECV",
+        tcp::State::Established => "ESTAB",
+        tcp::State::FinWait1 => "FIN-WAIT-1",
+        tcp::State::FinWait2 => "FIN-WAIT-2",
+        tcp::State::CloseWait => "CLOSE-WAIT",
+        tcp::State::Closing => "CLOSING",
+        tcp::State::LastAck => "LAST-ACK",
+        tcp::State::TimeWait => "TIME-WAIT",
+    }
+}

@@ -1,0 +1,77 @@
+//! What the stack counts, each under a name.
+//!
+//! Owns: the numbers. Written on every path, read by whoever shows them. Must never: be read by
+//! the protocol.
+#![forbid(unsafe_code)]
+
+macro_rules! counters {
+    ($($(#[$doc:meta])* $field:ident = $name:literal,)*) => {
+        /// Counts since the stack was made.
+        #[derive(Clone, Debug, Default)]
+        pub(super) struct Counters { $($(#[$doc])* pub(super) $field: u64,)* }
+
+        impl Counters {
+            /// Shows each counter with its name.
+            pub(super) fn show(&self, show: &mut dyn FnMut(&'static str, u64)) {
+                $(show($name, self.$field);)*
+            }
+        }
+    };
+}
+
+counters! {
+    /// Frames given to the stack.
+    rx_frames = "rx.frames",
+    /// TCP segments of known connections.
+    rx_segments = "rx.tcp_segments",
+    /// UDP datagrams delivered.
+    rx_datagrams = "rx.udp_datagrams",
+    /// Frames written, of all kinds.
+    tx_frames = "tx.frames",
+    /// UDP datagrams sent.
+    tx_datagrams = "tx.udp_datagrams",
+    /// Connections opened actively that were established.
+    connected = "tcp.connected",
+    /// Connections accepted into a backlog or by a credit.
+    accepted = "tcp.accepted",
+    /// Connections that a reset of the peer ended.
+    resets = "tcp.reset_by_peer",
+    /// Connections given up because the peer did not answer.
+    timeouts = "tcp.timed_out",
+    /// Connection attempts that the peer refused.
+    refused = "tcp.refused",
+    /// Frames whose checksums the port found wrong.
+    drop_checksum = "drop.rx_checksum",
+    /// TCP segments and fragments of them for addresses that are not ours.
+    drop_not_ours = "drop.not_ours",
+    /// TCP segments for which there is no connection; most are answered with a reset.
+    drop_no_connection = "drop.tcp_no_connection",
+    /// SYNs for a listener whose backlog is full.
+    drop_backlog = "drop.tcp_backlog_full",
+    /// SYNs for which there is no socket left.
+    drop_sockets = "drop.tcp_sockets_max",
+    /// SYNs that made no connection: a bad checksum, or flags that do not belong together.
+    drop_bad_syn = "drop.tcp_bad_syn",
+    /// Half-open connections that were not completed in time.
+    drop_half_open = "drop.tcp_half_open_expired",
+    /// UDP datagrams for a port that nobody is bound to.
+    drop_no_socket = "drop.udp_no_socket",
+    /// UDP datagrams from somebody other than the connected peer.
+    drop_not_peer = "drop.udp_not_peer",
+    /// UDP datagrams that the library refused, mostly for their checksum.
+    drop_bad_datagram = "drop.udp_malformed",
+    /// UDP datagrams that found no room in their socket's FIFO.
+    drop_rx_full = "drop.udp_rx_full",
+    /// UDP datagrams that are too large for the path.
+    drop_too_big = "drop.udp_tx_too_big",
+    /// UDP datagrams to nowhere: no peer, no route, or an impossible address.
+    drop_no_destination = "drop.udp_tx_no_destination",
+    /// UDP datagrams whose neighbour did not answer in time.
+    drop_no_neighbour = "drop.udp_tx_no_neighbour",
+    /// Neighbour messages that contradict a static neighbour.
+    drop_neighbour = "drop.static_neighbour_contradicted",
+    /// ICMP errors, which this kind does not act upon.
+    drop_icmp_error = "drop.icmp_error",
+    /// Answers that found no transmit slot.
+    drop_tx_full = "drop.tx_no_slot",
+}

@@ -1,0 +1,304 @@
+//! The seam to the library: one interface, driven frame by frame.
+//!
+//! Owns: the library's [`Interface`] and the device that it believes in, which is one received
+//! frame and a row of transmit slots. Called for each frame in and for each socket that may send.
+//! Must never: let the library loop over sockets or frames by itself: each socket stands in a set
+//! of its own, so that the work for a frame does not grow with the number of sockets.
+#![forbid(unsafe_code)]
+
+use ::smoltcp::iface::{Config, Interface, SocketSet};
+use ::smoltcp::phy::{self, DeviceCapabilities, Medium};
+use ::smoltcp::time::Instant as LibraryInstant;
+use ::smoltcp::wire::{EthernetAddress, HardwareAddress};
+use dmm_port::{Instant, TxBurst};
+
+use super::counters::Counters;
+use super::sequence::Sequence;
+use crate::config::StackConfig;
+
+/// Bytes of an Ethernet header without tags (IEEE 802.3 clause 3.1).
+const ETHERNET_HEADER_BYTES: usize = 14;
+
+/// What became of a socket's turn to send.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Sent {
+    /// One frame was written; there may be more.
+    Frame,
+    /// The socket has nothing to send now.
+    Nothing,
+    /// It may have, but no transmit slot is free.
+    NoSlot,
+    /// It has, but the neighbour's Ethernet address is not known yet.
+    NoNeighbour,
+}
+
+/// A socket, on its turn.
+pub(super) struct Socket<'a> {
+    /// A set with the library's socket alone in it.
+    pub(super) sockets: &'a mut SocketSet<'static>,
+    /// How far it has sent, if it is a TCP socket.
+    pub(super) sequence: Option<&'a mut Sequence>,
+}
+
+/// The library's interface and its device.
+pub(super) struct Link {
+    iface: Box<Interface>,
+    capabilities: DeviceCapabilities,
+    /// Where answers go that have no transmit slot.
+    scratch: Vec<u8>,
+    /// A set without sockets.
+    nobody: SocketSet<'static>,
+}
+
+impl Link {
+    /// An interface without addresses.
+    pub(super) fn new(config: &StackConfig) -> Self {
+        let mut capabilities = DeviceCapabilities::default();
+        capabilities.medium = Medium::Ethernet;
+        capabilities.max_transmission_unit = usize::from(config.mtu) + ETHERNET_HEADER_BYTES;
+        let address = HardwareAddress::Ethernet(EthernetAddress(config.mac));
+        let mut library = Config::new(address);
+        library.random_seed = config.seed;
+        let mut scratch = Vec::new();
+        let mut outcome = Outcome::default();
+        let mut device = Device {
+            capabilities: &capabilities,
+            frame: None,
+            out: None,
+            scratch: &mut scratch,
+            outcome: &mut outcome,
+            sequence: None,
+        };
+        let iface = Interface::new(library, &mut device, LibraryInstant::ZERO);
+        let nobody = SocketSet::new(Vec::new());
+        Self { iface: Box::new(iface), capabilities, scratch, nobody }
+    }
+
+    /// The library's interface, for what its sockets ask of it.
+    pub(super) fn iface(&mut self) -> &mut Interface {
+        &mut self.iface
+    }
+
+    /// Gives the library a frame that is for `socket` or for no socket at all. Its answer goes to
+    /// `out`, or nowhere.
+    pub(super) fn feed(
+        &mut self,
+        now: Instant,
+        frame: &[u8],
+        out: Option<&mut TxBurst>,
+        socket: Option<Socket<'_>>,
+        counters: &mut Counters,
+    ) {
+        let mut outcome = Outcome::default();
+        let wanted = out.is_some();
+        let (sockets, sequence) = match socket {
+            Some(Socket { sockets, sequence }) => (sockets, sequence),
+            None => (&mut self.nobody, None),
+        };
+        let mut device = Device {
+            capabilities: &self.capabilities,
+            frame: Some(frame),
+            out,
+            scratch: &mut self.scratch,
+            outcome: &mut outcome,
+            sequence,
+        };
+        self.iface.poll_ingress_single(to_library(now), &mut device, sockets);
+        counters.tx_frames += u64::from(outcome.written);
+        counters.drop_tx_full += u64::from(wanted && outcome.lost);
+    }
+
+    /// Lets a socket send a frame.
+    pub(super) fn send(
+        &mut self,
+        now: Instant,
+        tx: &mut TxBurst,
+        socket: Socket<'_>,
+        counters: &mut Counters,
+    ) -> Sent {
+        if tx.free() == 0 || !self.flush_fragments(now, tx, counters) {
+            return Sent::NoSlot;
+        }
+        let outcome = self.egress(now, tx, Some(socket));
+        counters.tx_frames += u64::from(outcome.written);
+        match outcome {
+            Outcome { taken: true, written: false, .. } | Outcome { asked: true, .. } => {
+                Sent::NoNeighbour
+            }
+            Outcome { written: true, .. } => Sent::Frame,
+            Outcome { .. } => Sent::Nothing,
+        }
+    }
+
+    /// Sends the rest of a fragmented packet as far as there are slots. Returns whether all of it
+    /// is sent.
+    pub(super) fn flush_fragments(
+        &mut self,
+        now: Instant,
+        tx: &mut TxBurst,
+        counters: &mut Counters,
+    ) -> bool {
+        while self.fragments_wait(now) {
+            if tx.free() == 0 {
+                return false;
+            }
+            let outcome = self.egress(now, tx, None);
+            counters.tx_frames += u64::from(outcome.written);
+        }
+        true
+    }
+
+    /// Whether a packet is sent in part.
+    pub(super) fn fragments_wait(&mut self, now: Instant) -> bool {
+        // Without sockets the library has no other reason to be polled.
+        self.iface.poll_at(to_library(now), &self.nobody).is_some()
+    }
+
+    /// When the one socket of `sockets` has something to do by itself.
+    pub(super) fn next_poll(
+        &mut self,
+        now: Instant,
+        sockets: &SocketSet<'static>,
+    ) -> Option<Instant> {
+        self.iface.poll_at(to_library(now), sockets).map(from_library)
+    }
+
+    fn egress(
+        &mut self,
+        now: Instant,
+        tx: &mut TxBurst,
+        socket: Option<Socket<'_>>,
+    ) -> Outcome {
+        let mut outcome = Outcome::default();
+        let (sockets, sequence) = match socket {
+            Some(Socket { sockets, sequence }) => (sockets, sequence),
+            None => (&mut self.nobody, None),
+        };
+        let mut device = Device {
+            capabilities: &self.capabilities,
+            frame: None,
+            out: Some(tx),
+            scratch: &mut self.scratch,
+            outcome: &mut outcome,
+            sequence,
+        };
+        self.iface.poll_egress(to_library(now), &mut device, sockets);
+        outcome
+    }
+}
+
+/// The library counts microseconds.
+pub(super) fn to_library(now: Instant) -> LibraryInstant {
+    LibraryInstant::from_micros(i64::try_from(now.as_micros()).unwrap_or(i64::MAX))
+}
+
+fn from_library(then: LibraryInstant) -> Instant {
+    Instant::from_micros(u64::try_from(then.total_micros()).unwrap_or(0))
+}
+
+/// What the library did with the transmit tokens that it took.
+#[derive(Clone, Copy, Debug, Default)]
+struct Outcome {
+    /// It took one.
+    taken: bool,
+    /// It wrote a frame into a slot.
+    written: bool,
+    /// It wrote a frame for which there was no slot.
+    lost: bool,
+    /// The frame asks for a neighbour's Ethernet address.
+    asked: bool,
+}
+
+struct Device<'a> {
+    capabilities: &'a DeviceCapabilities,
+    frame: Option<&'a [u8]>,
+    out: Option<&'a mut TxBurst>,
+    scratch: &'a mut Vec<u8>,
+    outcome: &'a mut Outcome,
+    sequence: Option<&'a mut Sequence>,
+}
+
+impl Device<'_> {
+    fn token(&mut self) -> TxToken<'_> {
+        TxToken {
+            out: self.out.as_deref_mut(),
+            scratch: self.scratch,
+            outcome: self.outcome,
+            sequence: self.sequence.as_deref_mut(),
+        }
+    }
+}
+
+impl phy::Device for Device<'_> {
+    type RxToken<'t>
+        = RxToken<'t>
+    where
+        Self: 't;
+    type TxToken<'t>
+        = TxToken<'t>
+    where
+        Self: 't;
+
+    fn receive(&mut self, _: LibraryInstant) -> Option<(RxToken<'_>, TxToken<'_>)> {
+        let frame = self.frame.take()?;
+        Some((RxToken(frame), self.token()))
+    }
+
+    fn transmit(&mut self, _: LibraryInstant) -> Option<TxToken<'_>> {
+        if self.out.as_ref().is_none_or(|tx| tx.free() == 0) {
+            return None;
+        }
+        self.outcome.taken = true;
+        Some(self.token())
+    }
+
+    fn capabilities(&self) -> DeviceCapabilities {
+        self.capabilities.clone()
+    }
+}
+
+struct RxToken<'a>(&'a [u8]);
+
+impl phy::RxToken for RxToken<'_> {
+    fn consume<R, F: FnOnce(&[u8]) -> R>(self, read: F) -> R {
+        read(self.0)
+    }
+}
+
+struct TxToken<'a> {
+    out: Option<&'a mut TxBurst>,
+    scratch: &'a mut Vec<u8>,
+    outcome: &'a mut Outcome,
+    sequence: Option<&'a mut Sequence>,
+}
+
+impl phy::TxToken for TxToken<'_> {
+    fn consume<R, F: FnOnce(&mut [u8]) -> R>(self, len: usize, write: F) -> R {
+        let Some(buffer) = self.out.and_then(|tx| tx.next(len)) else {
+            self.outcome.lost = true;
+            self.scratch.resize(len, 0);
+            return write(self.scratch);
+        };
+        // A slot holds what an earlier frame left there, and the library sets some header fields
+        // bit by bit.
+        buffer.fill(0);
+        let result = write(buffer);
+        if let Some(sequence) = self.sequence {
+            sequence.sending(buffer);
+        }
+        self.outcome.written = true;
+        self.outcome.asked = asks_neighbour(buffer);
+        result
+    }
+}
+
+/// Whether a frame of ours is an ARP request (RFC 826) or a neighbour solicitation (RFC 4861
+/// section 4.3).
+fn asks_neighbour(frame: &[u8]) -> bool {
+    match frame.get(12..14) {
+        Some([0x08, 0x06]) => true,
+        // IPv6, next header ICMPv6, type 135.
+        Some([0x86, 0xdd]) => frame.get(20) == Some(&58) && frame.get(54) == Some(&135),
+        _ => false,
+    }
+}

@@ -1,0 +1,207 @@
+//! The `smoltcp` kind: a stack on the library of that name.
+//!
+//! Owns: [`SmoltcpStack`], which leads frames, requests and time to the sockets that they are for.
+//! Called through [`Stack`] by a worker or a simulation. Must never: let the library search for a
+//! socket, or hold a payload byte twice except where the library must keep it until it is
+//! acknowledged.
+//!
+//! ```text
+//!  frame ─▶ receive ─ flow ─▶ slot ─▶ link.feed ─┐ mark
+//!                                                ▼
+//!  request ─▶ requests ───────────────────▶ dirty sockets ─▶ serve ─▶ link.send ─▶ frame
+//!                                                ▲  │
+//!                       time ─▶ timers ──────────┘  └─▶ events, next timer
+//! ```
+//!
+//! What the library lacks and this kind therefore does itself: backlogs, user timeouts that spare
+//! idle connections, static neighbours, and a table of sockets that does not slow down as it
+//! grows. What remains missing: SACK, timestamps, fragmentation over IPv6, path MTU discovery,
+//! ICMP errors.
+#![forbid(unsafe_code)]
+
+mod connection;
+mod counters;
+mod datagram;
+mod fragments;
+mod link;
+mod listener;
+mod neighbours;
+mod net;
+mod options;
+mod receive;
+mod requests;
+mod room;
+mod sequence;
+mod serve;
+mod slots;
+
+use std::collections::HashMap;
+use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
+
+use ::smoltcp::config::{FRAGMENTATION_BUFFER_SIZE, REASSEMBLY_BUFFER_SIZE};
+use ::smoltcp::socket::tcp;
+use dmm_port::flow::Flow;
+use dmm_port::{Instant, RxFrame, TxBurst};
+use nix::errno::Errno;
+
+use crate::config::{Congestion, StackConfig, TcpConfig};
+use crate::kinds::BuildError;
+use crate::{Event, Request, SocketReport, Stack};
+use counters::Counters;
+use datagram::Carrier;
+use fragments::Fragments;
+use link::Link;
+use neighbours::Neighbours;
+use net::Net;
+use options::Options;
+use slots::{Slot, SlotIndex, Slots};
+
+// The library takes its limits from the environment of its build: `.cargo/config.toml`.
+const _: () = assert!(FRAGMENTATION_BUFFER_SIZE >= 65_535 && REASSEMBLY_BUFFER_SIZE >= 65_535);
+
+/// Sockets served in one poll at most. At 8 frames each this is far more than the 64 slots of a
+/// row can take, so the bound is felt by sockets that have little to send: 256 of them take about
+/// as long as receiving a few bursts.
+const SERVED_PER_POLL: usize = 256;
+
+/// Sockets that one trim looks at, at most: ten times a second, so that 10,000 are through in a
+/// second.
+const TRIMMED_PER_CALL: usize = 1024;
+
+/// A stack on the smoltcp library.
+pub(crate) struct SmoltcpStack {
+    link: Link,
+    net: Net,
+    neighbours: Neighbours,
+    slots: Slots,
+    flows: HashMap<Flow, SlotIndex>,
+    listeners: HashMap<SocketAddr, SlotIndex>,
+    datagrams: HashMap<SocketAddr, SlotIndex>,
+    carrier: Carrier,
+    fragments: Fragments,
+    /// Sockets that wait for a neighbour's Ethernet address.
+    waiting: Vec<SlotIndex>,
+    /// Library sockets that are free, with their buffers.
+    spare: Vec<tcp::Socket<'static>>,
+    events: Vec<Event>,
+    counters: Counters,
+    tcp: TcpConfig,
+    congestion: tcp::CongestionControl,
+    /// Options of new sockets.
+    options: Options,
+    poll_number: u64,
+    /// Where the next trim goes on.
+    trim_from: usize,
+}
+
+impl SmoltcpStack {
+    /// A stack without sockets.
+    pub(crate) fn new(config: &StackConfig) -> Result<Self, BuildError> {
+        let net = Net::new(config)?;
+        let mut link = Link::new(config);
+        net.configure(link.iface());
+        Ok(Self {
+            link,
+            neighbours: Neighbours::new(config, &net),
+            net,
+            slots: Slots::new(config.sockets_max),
+            flows: HashMap::new(),
+            listeners: HashMap::new(),
+            datagrams: HashMap::new(),
+            carrier: Carrier::new(config.mtu),
+            fragments: Fragments::default(),
+            waiting: Vec::new(),
+            spare: Vec::new(),
+            events: Vec::new(),
+            counters: Counters::default(),
+            tcp: config.tcp,
+            congestion: match config.tcp.congestion {
+                Congestion::None => tcp::CongestionControl::None,
+                Congestion::Reno => tcp::CongestionControl::Reno,
+                Congestion::Cubic => tcp::CongestionControl::Cubic,
+            },
+            options: Options::new(Duration::from_secs(config.tcp.user_timeout_s.into())),
+            poll_number: 0,
+            trim_from: 0,
+        })
+    }
+
+    /// Tells the library of the static neighbours again, if that is due or `at_once`.
+    fn remind_neighbours(&mut self, now: Instant, at_once: bool) {
+        for frame in self.neighbours.renew(now, at_once) {
+            self.link.feed(now, frame, None, None, &mut self.counters);
+        }
+    }
+}
+
+impl Stack for SmoltcpStack {
+    fn receive(&mut self, now: Instant, frames: &[RxFrame<'_>], tx: &mut TxBurst) {
+        self.remind_neighbours(now, false);
+        for frame in frames {
+            self.receive_frame(now, frame, tx);
+        }
+    }
+
+    fn submit(&mut self, now: Instant, request: Request) -> Result<(), Errno> {
+        self.take_request(now, request)
+    }
+
+    fn poll(&mut self, now: Instant, tx: &mut TxBurst, events: &mut Vec<Event>) {
+        self.poll_number += 1;
+        self.remind_neighbours(now, false);
+        self.link.flush_fragments(now, tx, &mut self.counters);
+        self.slots.expire(now, SERVED_PER_POLL);
+        // Those that ask for more in this poll get it in the next.
+        for _ in 0..self.slots.dirty_count().min(SERVED_PER_POLL) {
+            let Some(index) = self.slots.next_dirty() else { break };
+            if !self.serve(now, index, tx) {
+                break;
+            }
+        }
+        events.append(&mut self.events);
+    }
+
+    fn deadline(&mut self, now: Instant) -> Option<Instant> {
+        let due = self.slots.dirty_count() > 0
+            || !self.events.is_empty()
+            || self.link.fragments_wait(now);
+        if due {
+            return Some(now);
+        }
+        [self.slots.next_wake(), self.neighbours.renew_at()].into_iter().flatten().min()
+    }
+
+    fn trim(&mut self, _now: Instant) {
+        let (indices, next) = self.slots.some(self.trim_from, TRIMMED_PER_CALL);
+        self.trim_from = next;
+        for index in indices {
+            let trimmed = match self.slots.get_mut(index) {
+                Some(Slot::Connection(connection)) => connection.trim(),
+                Some(Slot::Datagram(datagram)) => datagram.trim(),
+                Some(Slot::Listener(_)) | None => Ok(()),
+            };
+            if let Err(breach) = trimmed {
+                self.breach(index, breach);
+            }
+        }
+    }
+
+    fn source_for(&self, remote: IpAddr) -> Option<IpAddr> {
+        self.net.source_for(remote)
+    }
+
+    fn counters(&self, show: &mut dyn FnMut(&'static str, u64)) {
+        self.counters.show(show);
+    }
+
+    fn sockets(&self, show: &mut dyn FnMut(SocketReport)) {
+        for slot in self.slots.iter() {
+            show(match slot {
+                Slot::Connection(connection) => connection.report(),
+                Slot::Datagram(datagram) => datagram.report(),
+                Slot::Listener(listener) => listener.report(),
+            });
+        }
+    }
+}

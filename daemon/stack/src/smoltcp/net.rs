@@ -1,0 +1,208 @@
+//! The network as configured: own addresses, subnets, routes.
+//!
+//! Owns: the answers to "is this address ours?" and "from which address do we reach that one?".
+//! Called for each received segment and each new connection. Must never: change after it was made.
+#![forbid(unsafe_code)]
+
+use std::net::IpAddr;
+
+use ::smoltcp::config::{
+    IFACE_MAX_ADDR_COUNT, IFACE_MAX_ROUTE_COUNT, IFACE_NEIGHBOR_CACHE_COUNT,
+};
+use ::smoltcp::iface::{Interface, Route as LibraryRoute};
+use ::smoltcp::wire::IpCidr;
+
+use crate::config::{Prefix, Route, StackConfig};
+use crate::kinds::BuildError;
+
+/// Static neighbours at most: half of the library's table, so that learned ones find room.
+const NEIGHBOURS_MAX: usize = IFACE_NEIGHBOR_CACHE_COUNT / 2;
+
+/// Own addresses and routes.
+pub(super) struct Net {
+    addresses: Vec<Prefix>,
+    routes: Vec<Route>,
+}
+
+impl Net {
+    /// The network of `config`, checked.
+    pub(super) fn new(config: &StackConfig) -> Result<Self, BuildError> {
+        for (what, count, most) in [
+            ("addresses", config.addresses.len(), IFACE_MAX_ADDR_COUNT),
+            ("routes", config.routes.len(), IFACE_MAX_ROUTE_COUNT),
+            ("static neighbours", config.neighbours.len(), NEIGHBOURS_MAX),
+        ] {
+            if count > most {
+                return Err(BuildError::TooMany { what, count, most });
+            }
+        }
+        for prefix in config.addresses.iter().chain(config.routes.iter().map(|route| &route.to)) {
+            if prefix.len > bits(prefix.address) {
+                return Err(BuildError::Address { address: prefix.address, len: prefix.len });
+            }
+        }
+        if let Some(prefix) = config.addresses.iter().find(|prefix| !is_unicast(prefix.address)) {
+            return Err(BuildError::Address { address: prefix.address, len: prefix.len });
+        }
+        let net = Self { addresses: config.addresses.clone(), routes: config.routes.clone() };
+        for Route { to, via } in &net.routes {
+            if to.address.is_ipv4() != via.is_ipv4() || net.on_link(*via).is_none() {
+                return Err(BuildError::Gateway { via: *via });
+            }
+        }
+        for neighbour in &config.neighbours {
+            let group = neighbour.mac[0] & 1 == 1;
+            if group || !is_unicast(neighbour.address) || net.on_link(neighbour.address).is_none() {
+                return Err(BuildError::Neighbour { address: neighbour.address });
+            }
+        }
+        Ok(net)
+    }
+
+    /// Tells the library.
+    pub(super) fn configure(&self, iface: &mut Interface) {
+        iface.update_ip_addrs(|addresses| {
+            for prefix in &self.addresses {
+                addresses.push(cidr(prefix)).expect("the count was checked");
+            }
+        });
+        iface.routes_mut().update(|routes| {
+            for route in &self.routes {
+                let (cidr, via_router) = (cidr(&route.to), route.via.into());
+                let route =
+                    LibraryRoute { cidr, via_router, preferred_until: None, expires_at: None };
+                routes.push(route).expect("the count was checked");
+            }
+        });
+    }
+
+    /// Whether `address` is one of the stack's own.
+    pub(super) fn is_own(&self, address: IpAddr) -> bool {
+        self.addresses.iter().any(|prefix| prefix.address == address)
+    }
+
+    /// An own address of the same family as `other`.
+    pub(super) fn any_like(&self, other: IpAddr) -> Option<IpAddr> {
+        let like = |prefix: &&Prefix| prefix.address.is_ipv4() == other.is_ipv4();
+        self.addresses.iter().find(like).map(|prefix| prefix.address)
+    }
+
+    /// The address to come from when talking to `remote`: that of the subnet it is in, else that
+    /// of the subnet its gateway is in, else (RFC 6724 rule 2) one of wider scope.
+    pub(super) fn source_for(&self, remote: IpAddr) -> Option<IpAddr> {
+        if let Some(prefix) = self.on_link(remote) {
+            return Some(prefix.address);
+        }
+        if is_group(remote) {
+            return self.any_like(remote);
+        }
+        let route = self
+            .routes
+            .iter()
+            .filter(|route| contains(&route.to, remote))
+            .max_by_key(|route| route.to.len)?;
+        let near = self.on_link(route.via)?.address;
+        if !is_link_local(near) {
+            return Some(near);
+        }
+        let wide = |prefix: &&Prefix| prefix.address.is_ipv6() && !is_link_local(prefix.address);
+        Some(self.addresses.iter().find(wide).map_or(near, |prefix| prefix.address))
+    }
+
+    /// The longest of our subnets that holds `address`.
+    fn on_link(&self, address: IpAddr) -> Option<&Prefix> {
+        let holds = |prefix: &&Prefix| contains(prefix, address);
+        self.addresses.iter().filter(holds).max_by_key(|prefix| prefix.len)
+    }
+}
+
+/// Whether one station can have the address.
+pub(super) fn is_unicast(address: IpAddr) -> bool {
+    !address.is_unspecified() && !is_group(address)
+}
+
+/// Whether the address stands for several stations.
+fn is_group(address: IpAddr) -> bool {
+    address.is_multicast() || matches!(address, IpAddr::V4(v4) if v4.is_broadcast())
+}
+
+fn is_link_local(address: IpAddr) -> bool {
+    matches!(address, IpAddr::V6(v6) if v6.is_unicast_link_local())
+}
+
+fn contains(prefix: &Prefix, address: IpAddr) -> bool {
+    let number = |address| match address {
+        IpAddr::V4(v4) => u128::from(v4.to_bits()) << 96,
+        IpAddr::V6(v6) => v6.to_bits(),
+    };
+    let differ = number(prefix.address) ^ number(address);
+    prefix.address.is_ipv4() == address.is_ipv4()
+        && differ.leading_zeros() >= u32::from(prefix.len)
+}
+
+const fn bits(address: IpAddr) -> u8 {
+    if address.is_ipv4() { 32 } else { 128 }
+}
+
+fn cidr(prefix: &Prefix) -> IpCidr {
+    IpCidr::new(prefix.address.into(), prefix.len)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::pair::config;
+
+    fn ip(text: &str) -> IpAddr {
+        text.parse().unwrap()
+    }
+
+    fn prefix(text: &str, len: u8) -> Prefix {
+        Prefix { address: ip(text), len }
+    }
+
+    #[test]
+    fn sources_follow_subnets_and_routes() {
+        let mut config = config(1);
+        config.addresses =
+            vec![prefix("10.0.0.1", 8), prefix("10.9.0.1", 16), prefix("fe80::1", 64)];
+        config.routes = vec![
+            Route { to: prefix("0.0.0.0", 0), via: ip("10.9.0.254") },
+            Route { to: prefix("192.168.0.0", 16), via: ip("10.0.0.254") },
+        ];
+        let net = Net::new(&config).unwrap();
+        assert_eq!(net.source_for(ip("10.9.4.4")), Some(ip("10.9.0.1")));
+        assert_eq!(net.source_for(ip("10.4.4.4")), Some(ip("10.0.0.1")));
+        assert_eq!(net.source_for(ip("1.1.1.1")), Some(ip("10.9.0.1")));
+        assert_eq!(net.source_for(ip("192.168.1.1")), Some(ip("10.0.0.1")));
+        assert_eq!(net.source_for(ip("2001:db8::1")), None);
+        assert_eq!(net.source_for(ip("fe80::2")), Some(ip("fe80::1")));
+    }
+
+    #[test]
+    fn wrong_networks_are_refused() {
+        let refusal = |change: &dyn Fn(&mut StackConfig)| {
+            let mut config = config(1);
+            change(&mut config);
+            Net::new(&config).err()
+        };
+        assert_eq!(refusal(&|_| ()), None);
+        let far = ip("172.16.0.1");
+        assert_eq!(
+            refusal(&|c| c.routes = vec![Route { to: prefix("0.0.0.0", 0), via: far }]),
+            Some(BuildError::Gateway { via: far })
+        );
+        assert!(matches!(
+            refusal(&|c| c.addresses = vec![prefix("10.0.0.1", 33)]),
+            Some(BuildError::Address { len: 33, .. })
+        ));
+        assert!(matches!(
+            refusal(&|c| c.addresses = vec![prefix("224.0.0.1", 8)]),
+            Some(BuildError::Address { .. })
+        ));
+        assert!(matches!(
+            refusal(&|c| c.addresses = vec![prefix("10.0.0.1", 8); 17]),
+            Some(BuildError::TooMany { count: 17, most: 16, .. })
+        ));
+    }
+}

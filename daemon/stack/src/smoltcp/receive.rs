@@ -1,0 +1,311 @@
+//! Frames in: each is led to the one socket that it is for.
+//!
+//! Owns: the demultiplexing, and what a segment does to a connection's life. Called once per
+//! burst. Must never: answer with more frames than there are slots, or create a connection beyond
+//! its listener's backlog.
+#![forbid(unsafe_code)]
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+
+use ::smoltcp::socket::tcp;
+use ::smoltcp::wire::{
+    EthernetFrame, EthernetProtocol, IpListenEndpoint, IpProtocol, Ipv4Packet, Ipv6Packet,
+    TcpPacket,
+};
+use dmm_port::flow::{self, Flow, FragmentKey, Ports, Traffic};
+use dmm_port::{Instant, RxChecksum, RxFrame, TxBurst};
+use dmm_proto::fifo::datagram::Header;
+use nix::errno::Errno;
+
+use super::SmoltcpStack;
+use super::connection::{Connection, Owner, Phase};
+use super::slots::{Slot, SlotIndex};
+use crate::Event;
+
+impl SmoltcpStack {
+    /// Takes one frame.
+    pub(super) fn receive_frame(&mut self, now: Instant, frame: &RxFrame<'_>, tx: &mut TxBurst) {
+        self.counters.rx_frames += 1;
+        if frame.checksum == RxChecksum::Bad {
+            self.counters.drop_checksum += 1;
+            return;
+        }
+        let bytes = frame.bytes;
+        match flow::parse(bytes) {
+            Traffic::Tcp(flow) => self.receive_segment(now, bytes, flow, tx),
+            Traffic::Udp(flow) => self.receive_datagram(now, bytes, flow.local, Some(tx)),
+            Traffic::Fragment { key, ports, .. } => self.receive_fragment(now, bytes, key, ports, tx),
+            Traffic::Arp { .. } | Traffic::Ndp { .. } => self.receive_neighbour(now, bytes, tx),
+            Traffic::IcmpError { .. } => self.counters.drop_icmp_error += 1,
+            Traffic::IcmpEchoRequest | Traffic::IcmpEchoReply | Traffic::Other => {
+                self.link.feed(now, bytes, Some(tx), None, &mut self.counters);
+            }
+        }
+        self.link.flush_fragments(now, tx, &mut self.counters);
+    }
+
+    fn receive_segment(&mut self, now: Instant, bytes: &[u8], flow: Flow, tx: &mut TxBurst) {
+        if !self.net.is_own(flow.local.ip()) {
+            self.counters.drop_not_ours += 1;
+        } else if let Some(&index) = self.flows.get(&flow) {
+            self.feed_connection(now, index, bytes, Some(tx));
+        } else if let Some(listener) = self.listener_for(flow.local)
+            && is_first_syn(bytes)
+        {
+            self.receive_syn(now, bytes, flow, listener, tx);
+        } else {
+            // RFC 9293 section 3.10.7.1: the library answers with a reset.
+            self.counters.drop_no_connection += 1;
+            self.link.feed(now, bytes, Some(tx), None, &mut self.counters);
+        }
+    }
+
+    fn feed_connection(
+        &mut self,
+        now: Instant,
+        index: SlotIndex,
+        bytes: &[u8],
+        tx: Option<&mut TxBurst>,
+    ) {
+        let Some(connection) = self.slots.connection(index) else { return };
+        self.counters.rx_segments += 1;
+        let before = connection.state();
+        connection.heard(now, bytes);
+        self.link.feed(now, bytes, tx, Some(connection.turn()), &mut self.counters);
+        let after = connection.state();
+        if before != after {
+            self.state_changed(now, index, before, after);
+        }
+        self.slots.mark(index);
+    }
+
+    /// What a segment that was just received means for the life of a connection.
+    fn state_changed(
+        &mut self,
+        now: Instant,
+        index: SlotIndex,
+        before: tcp::State,
+        after: tcp::State,
+    ) {
+        let Some(connection) = self.slots.connection(index) else { return };
+        let passive = matches!(connection.owner, Owner::Backlog(_));
+        match (connection.phase, after) {
+            // The library turns a half-open connection that is reset into a listener.
+            (Phase::Opening, tcp::State::Listen) => self.discard(index),
+            (Phase::Opening, tcp::State::Closed) if passive => self.discard(index),
+            (Phase::Opening, tcp::State::Closed) => {
+                connection.phase = Phase::Over;
+                self.counters.refused += 1;
+                if let Owner::Socket(socket) = connection.owner {
+                    let result = Err(Errno::ECONNREFUSED);
+                    self.events.push(Event::Connected { socket, result });
+                }
+            }
+            (Phase::Opening, tcp::State::SynSent | tcp::State::SynReceived) => {}
+            (Phase::Opening, _) => self.established(now, index),
+            (Phase::Open, tcp::State::Closed) => {
+                connection.phase = Phase::Over;
+                // The acknowledgement of our FIN is the regular end.
+                if matches!(before, tcp::State::LastAck | tcp::State::TimeWait) {
+                    return;
+                }
+                self.counters.resets += 1;
+                match connection.owner {
+                    Owner::Socket(socket) => {
+                        self.deliver_last(now, index);
+                        self.events.push(Event::Broken { socket, errno: Errno::ECONNRESET });
+                    }
+                    Owner::Backlog(_) => self.discard(index),
+                    Owner::Orphan(_) | Owner::Nobody => {}
+                }
+            }
+            _ => {}
+        }
+    }
+
+    fn established(&mut self, now: Instant, index: SlotIndex) {
+        let Some(connection) = self.slots.connection(index) else { return };
+        connection.phase = Phase::Open;
+        match connection.owner {
+            Owner::Socket(socket) => {
+                if let Some(tx) = &mut connection.tx {
+                    tx.grant();
+                }
+                self.counters.connected += 1;
+                self.events.push(Event::Connected { socket, result: Ok(()) });
+            }
+            Owner::Backlog(listener) => {
+                self.counters.accepted += 1;
+                if let Some(listener) = self.slots.listener(listener) {
+                    listener.established(index);
+                }
+                self.hand_out(now, listener);
+            }
+            Owner::Orphan(_) | Owner::Nobody => {}
+        }
+    }
+
+    /// The listener for a local end: one on the very address, else one on any of its family.
+    fn listener_for(&self, local: SocketAddr) -> Option<SlotIndex> {
+        let any = any_address(local);
+        self.listeners.get(&local).or_else(|| self.listeners.get(&any)).copied()
+    }
+
+    fn receive_syn(
+        &mut self,
+        now: Instant,
+        bytes: &[u8],
+        flow: Flow,
+        index: SlotIndex,
+        tx: &mut TxBurst,
+    ) {
+        let Some(listener) = self.slots.listener(index) else { return };
+        if !listener.has_room() {
+            self.counters.drop_backlog += 1;
+            return;
+        }
+        let options = listener.options;
+        if !self.slots.has_room() {
+            self.counters.drop_sockets += 1;
+            return;
+        }
+        let parts = self.spare_socket(&options);
+        let owner = Owner::Backlog(index);
+        let mut connection = Connection::new(now, parts, flow, owner, None, options);
+        let local = IpListenEndpoint { addr: Some(flow.local.ip().into()), port: flow.local.port() };
+        let listening = connection.tcp().listen(local).is_ok();
+        self.link.feed(now, bytes, Some(tx), Some(connection.turn()), &mut self.counters);
+        if !listening || connection.state() != tcp::State::SynReceived {
+            self.counters.drop_bad_syn += 1;
+            self.recycle(connection);
+            return;
+        }
+        let slot = self.slots.insert(Slot::Connection(Box::new(connection)));
+        self.flows.insert(flow, slot);
+        if let Some(listener) = self.slots.listener(index) {
+            listener.half_open.push(slot);
+        }
+        self.slots.mark(slot);
+    }
+
+    /// Takes a datagram, or the fragment that completes one, for the local end given.
+    fn receive_datagram(
+        &mut self,
+        now: Instant,
+        bytes: &[u8],
+        local: SocketAddr,
+        tx: Option<&mut TxBurst>,
+    ) {
+        let bound = self.datagrams.get(&local).or_else(|| self.datagrams.get(&any_address(local)));
+        let Some(&index) = bound else {
+            // RFC 1122 section 4.1.3.1: the library answers "port unreachable".
+            self.counters.drop_no_socket += u64::from(tx.is_some());
+            self.link.feed(now, bytes, tx, None, &mut self.counters);
+            return;
+        };
+        let port = local.port();
+        let whole = tx.is_some();
+        let received = self.carrier.receive(now, &mut self.link, bytes, port, &mut self.counters);
+        let Some((payload, local, peer)) = received else {
+            // Of a fragment nothing is expected.
+            self.counters.drop_bad_datagram += u64::from(whole);
+            return;
+        };
+        let Some(datagram) = self.slots.datagram(index) else { return };
+        if datagram.peer.is_some_and(|only| only != peer) {
+            self.counters.drop_not_peer += 1;
+            return;
+        }
+        let Some(rx) = &mut datagram.rx else { return };
+        let header =
+            Header { len: payload.len(), peer: Some(peer.into()), local: Some(local.into()) };
+        // A breach found here is found again, and told, when the socket is served.
+        let room = rx.refresh().is_ok() && rx.write_datagram(&header, payload);
+        if room {
+            self.counters.rx_datagrams += 1;
+            datagram.delivered = true;
+        } else {
+            self.counters.drop_rx_full += 1;
+        }
+        self.slots.mark(index);
+    }
+
+    /// Takes a fragment. It is given without a way to answer, so that a packet whose owner is
+    /// not known any more is not refused.
+    fn receive_fragment(
+        &mut self,
+        now: Instant,
+        bytes: &[u8],
+        key: FragmentKey,
+        ports: Option<Ports>,
+        tx: &mut TxBurst,
+    ) {
+        const TCP: u8 = 6;
+        const UDP: u8 = 17;
+        if !self.net.is_own(key.local) {
+            self.counters.drop_not_ours += 1;
+            return;
+        }
+        let Some(ports) = self.fragments.ports(key, ports) else {
+            // ICMP has no ports, and a long echo request deserves its answer.
+            let tx = (key.protocol != TCP && key.protocol != UDP).then_some(tx);
+            self.link.feed(now, bytes, tx, None, &mut self.counters);
+            return;
+        };
+        let local = SocketAddr::new(key.local, ports.local);
+        let flow = Flow { local, remote: SocketAddr::new(key.remote, ports.remote) };
+        match (key.protocol, self.flows.get(&flow)) {
+            (UDP, _) => self.receive_datagram(now, bytes, local, None),
+            (TCP, Some(&index)) => self.feed_connection(now, index, bytes, None),
+            _ => self.link.feed(now, bytes, None, None, &mut self.counters),
+        }
+    }
+
+    fn receive_neighbour(&mut self, now: Instant, bytes: &[u8], tx: &mut TxBurst) {
+        if self.neighbours.is_spoken_for(bytes) && !is_request(bytes) {
+            self.counters.drop_neighbour += 1;
+            return;
+        }
+        self.link.feed(now, bytes, Some(tx), None, &mut self.counters);
+        self.remind_neighbours(now, self.neighbours.is_spoken_for(bytes));
+        // One of them may be what a socket waits for.
+        for index in std::mem::take(&mut self.waiting) {
+            self.slots.mark(index);
+        }
+    }
+}
+
+/// Whether an ARP or neighbour discovery frame asks something, so that it must be answered.
+fn is_request(frame: &[u8]) -> bool {
+    matches!(
+        flow::parse(frame),
+        Traffic::Arp { request: true } | Traffic::Ndp { solicitation: true }
+    )
+}
+
+/// The unspecified address of the same family, with the same port.
+pub(super) fn any_address(local: SocketAddr) -> SocketAddr {
+    let any = match local {
+        SocketAddr::V4(_) => IpAddr::V4(Ipv4Addr::UNSPECIFIED),
+        SocketAddr::V6(_) => IpAddr::V6(Ipv6Addr::UNSPECIFIED),
+    };
+    SocketAddr::new(any, local.port())
+}
+
+/// Whether a frame holds a SYN that begins a connection: no ACK, no RST, no FIN.
+fn is_first_syn(frame: &[u8]) -> bool {
+    let first_syn = |segment: &[u8]| {
+        TcpPacket::new_checked(segment)
+            .is_ok_and(|tcp| tcp.syn() && !tcp.ack() && !tcp.rst() && !tcp.fin())
+    };
+    let Ok(frame) = EthernetFrame::new_checked(frame) else { return false };
+    match frame.ethertype() {
+        EthernetProtocol::Ipv4 => {
+            Ipv4Packet::new_checked(frame.payload()).is_ok_and(|ip| first_syn(ip.payload()))
+        }
+        // A SYN behind extension headers is refused, as RFC 7872 shows the network does anyway.
+        EthernetProtocol::Ipv6 => Ipv6Packet::new_checked(frame.payload())
+            .is_ok_and(|ip| ip.next_header() == IpProtocol::Tcp && first_syn(ip.payload())),
+        _ => false,
+    }
+}

@@ -1,0 +1,223 @@
+//! The table of sockets, with who wants service and when.
+//!
+//! Owns: every listener, connection and UDP socket of the instance, also those that the caller has
+//! no id for (waiting in a backlog) or has closed (flushing, `TIME-WAIT`). Called on every path.
+//! Must never: hold more than its limit, or look at all sockets to find one.
+//!
+//! ```text
+//!  SocketId ──ids──▶ SlotIndex ──slots──▶ socket
+//!                        ▲  ▲
+//!         dirty: served now  timers: served when the time comes
+//! ```
+#![forbid(unsafe_code)]
+
+use std::collections::{BTreeSet, VecDeque};
+
+use dmm_port::Instant;
+
+use super::connection::Connection;
+use super::datagram::Datagram;
+use super::listener::Listener;
+use crate::SocketId;
+
+/// Where a socket stands in the table.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct SlotIndex(u32);
+
+/// A socket of any sort.
+pub(super) enum Slot {
+    /// A TCP listener.
+    Listener(Box<Listener>),
+    /// A TCP connection in any state.
+    Connection(Box<Connection>),
+    /// A UDP socket.
+    Datagram(Box<Datagram>),
+}
+
+/// What an id of the caller's stands for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) enum Place {
+    /// Nothing.
+    #[default]
+    Free,
+    /// A socket.
+    Slot(SlotIndex),
+    /// A credit that waits at this listener.
+    Credit(SlotIndex),
+}
+
+/// The table.
+pub(super) struct Slots {
+    slots: Vec<Option<Slot>>,
+    free: Vec<SlotIndex>,
+    /// For each slot, whether it is in `dirty`.
+    queued: Vec<bool>,
+    /// For each slot, its time in `timers`.
+    wakes: Vec<Option<Instant>>,
+    dirty: VecDeque<SlotIndex>,
+    timers: BTreeSet<(Instant, SlotIndex)>,
+    ids: Vec<Place>,
+    most: usize,
+}
+
+impl Slots {
+    /// A table for at most `most` sockets.
+    pub(super) fn new(most: u32) -> Self {
+        Self {
+            slots: Vec::new(),
+            free: Vec::new(),
+            queued: Vec::new(),
+            wakes: Vec::new(),
+            dirty: VecDeque::new(),
+            timers: BTreeSet::new(),
+            ids: Vec::new(),
+            most: most as usize,
+        }
+    }
+
+    /// Whether there is room for another socket.
+    pub(super) fn has_room(&self) -> bool {
+        !self.free.is_empty() || self.slots.len() < self.most
+    }
+
+    /// Puts a socket into the table, which has room.
+    pub(super) fn insert(&mut self, slot: Slot) -> SlotIndex {
+        if let Some(index) = self.free.pop() {
+            self.slots[index.0 as usize] = Some(slot);
+            return index;
+        }
+        debug_assert!(self.has_room());
+        let index = SlotIndex(u32::try_from(self.slots.len()).expect("most was a u32"));
+        self.slots.push(Some(slot));
+        self.queued.push(false);
+        self.wakes.push(None);
+        index
+    }
+
+    /// Takes a socket out of the table.
+    pub(super) fn remove(&mut self, index: SlotIndex) -> Option<Slot> {
+        let slot = self.slots[index.0 as usize].take()?;
+        self.wake_at(index, None);
+        self.free.push(index);
+        Some(slot)
+    }
+
+    /// The socket there, if there is one.
+    pub(super) fn get_mut(&mut self, index: SlotIndex) -> Option<&mut Slot> {
+        self.slots[index.0 as usize].as_mut()
+    }
+
+    /// The connection there, if it is one.
+    pub(super) fn connection(&mut self, index: SlotIndex) -> Option<&mut Connection> {
+        match self.get_mut(index) {
+            Some(Slot::Connection(connection)) => Some(connection),
+            _ => None,
+        }
+    }
+
+    /// The listener there, if it is one.
+    pub(super) fn listener(&mut self, index: SlotIndex) -> Option<&mut Listener> {
+        match self.get_mut(index) {
+            Some(Slot::Listener(listener)) => Some(listener),
+            _ => None,
+        }
+    }
+
+    /// The UDP socket there, if it is one.
+    pub(super) fn datagram(&mut self, index: SlotIndex) -> Option<&mut Datagram> {
+        match self.get_mut(index) {
+            Some(Slot::Datagram(datagram)) => Some(datagram),
+            _ => None,
+        }
+    }
+
+    /// All sockets.
+    pub(super) fn iter(&self) -> impl Iterator<Item = &Slot> {
+        self.slots.iter().flatten()
+    }
+
+    /// Up to `count` places from number `from` on, and the number to go on from, 0 at the end.
+    pub(super) fn some(&self, from: usize, count: usize) -> (Vec<SlotIndex>, usize) {
+        let end = self.slots.len().min(from.saturating_add(count));
+        let number = |at: usize| SlotIndex(u32::try_from(at).unwrap_or(u32::MAX));
+        let next = if end == self.slots.len() { 0 } else { end };
+        ((from..end).map(number).collect(), next)
+    }
+
+    /// What `id` stands for.
+    pub(super) fn place(&self, id: SocketId) -> Place {
+        self.ids.get(id.0 as usize).copied().unwrap_or_default()
+    }
+
+    /// Whether `id` is within bounds and stands for nothing.
+    pub(super) fn is_free(&self, id: SocketId) -> bool {
+        (id.0 as usize) < self.most && self.place(id) == Place::Free
+    }
+
+    /// Lets `id`, which is within bounds, stand for `place`.
+    pub(super) fn assign(&mut self, id: SocketId, place: Place) {
+        let at = id.0 as usize;
+        if at >= self.ids.len() {
+            self.ids.resize(at + 1, Place::Free);
+        }
+        self.ids[at] = place;
+    }
+
+    /// Asks for service at the next opportunity.
+    pub(super) fn mark(&mut self, index: SlotIndex) {
+        if !std::mem::replace(&mut self.queued[index.0 as usize], true) {
+            self.dirty.push_back(index);
+        }
+    }
+
+    /// Asks for service before anybody else.
+    pub(super) fn mark_first(&mut self, index: SlotIndex) {
+        if !std::mem::replace(&mut self.queued[index.0 as usize], true) {
+            self.dirty.push_front(index);
+        }
+    }
+
+    /// Who is to be served next.
+    pub(super) fn next_dirty(&mut self) -> Option<SlotIndex> {
+        let index = self.dirty.pop_front()?;
+        self.queued[index.0 as usize] = false;
+        Some(index)
+    }
+
+    /// How many ask for service.
+    pub(super) fn dirty_count(&self) -> usize {
+        self.dirty.len()
+    }
+
+    /// Sets when to serve a socket if nothing else happens.
+    pub(super) fn wake_at(&mut self, index: SlotIndex, wake: Option<Instant>) {
+        let wakes = &mut self.wakes[index.0 as usize];
+        if *wakes == wake {
+            return;
+        }
+        if let Some(before) = wakes.take() {
+            self.timers.remove(&(before, index));
+        }
+        *wakes = wake;
+        if let Some(wake) = wake {
+            self.timers.insert((wake, index));
+        }
+    }
+
+    /// The earliest time at which a socket is to be served.
+    pub(super) fn next_wake(&self) -> Option<Instant> {
+        self.timers.first().map(|(wake, _)| *wake)
+    }
+
+    /// Marks up to `count` sockets whose time has come.
+    pub(super) fn expire(&mut self, now: Instant, count: usize) {
+        for _ in 0..count {
+            let Some(&(wake, index)) = self.timers.first() else { return };
+            if wake > now {
+                return;
+            }
+            self.wake_at(index, None);
+            self.mark(index);
+        }
+    }
+}
