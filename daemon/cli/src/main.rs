@@ -8,6 +8,7 @@
 #![forbid(unsafe_code)]
 
 mod doctor;
+mod echo;
 mod hugepages;
 mod output;
 mod schema;
@@ -63,6 +64,8 @@ enum Command {
     Schema,
     /// Check what on this machine stands in the daemon's way
     Doctor(doctor::Args),
+    /// Generate load, and measure its rate and latency
+    Echo(echo::Args),
 }
 
 fn main() -> ExitCode {
@@ -74,6 +77,7 @@ fn main() -> ExitCode {
         Command::Hugepages(args) => hugepages::run(&options, &args),
         Command::Schema => schema::run(),
         Command::Doctor(args) => doctor::run(&options, &args),
+        Command::Echo(args) => echo::run(&options, &args),
     };
     result.unwrap_or_else(|error| {
         // One line, so that scripts and logs keep it together.

@@ -1,0 +1,288 @@
+//! The client: a process's session with the daemon.
+//!
+//! Owns everything that attaching brings: the mapped regions, the channels, the slot table, the
+//! context. Every socket holds its client; the global one is attached when the first socket is
+//! opened, and anew after the daemon ended. Must never outlive a fork: a child that touches its
+//! parent's session gets [`Error::Inherited`].
+
+use std::fmt;
+use std::io;
+use std::ops::Range;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::path::Path;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex};
+
+use dmm_proto::doorbell;
+use dmm_proto::hello::{self, AttachError, Hello, WELCOME_FDS};
+use dmm_proto::layout::Geometry;
+use dmm_proto::op::Submission;
+use dmm_proto::region::Region;
+use dmm_proto::session::{Beacon, Memory, StackInfo};
+use nix::errno::Errno;
+use nix::sys::socket::{AddressFamily, SockFlag, SockType, UnixAddr, connect, setsockopt, socket, sockopt};
+use nix::sys::time::{TimeVal, TimeValLike};
+
+use crate::channel::Channels;
+use crate::config::Config;
+use crate::context::{Context, Ended};
+use crate::error::{Error, os};
+use crate::slots::Slots;
+use crate::socket::{Accepted, Core, Role};
+use crate::waiter::lock;
+
+/// How long a daemon may take to answer a hello before it counts as unreachable.
+const HELLO_TIMEOUT_S: i64 = 10;
+
+static GLOBAL: Mutex<Option<Client>> = Mutex::new(None);
+
+/// A session with a daemon. Cloning gives another handle to the same one.
+#[derive(Clone)]
+pub struct Client {
+    pub(crate) session: Arc<Session>,
+}
+
+pub(crate) struct Session {
+    pub(crate) socket: OwnedFd,
+    pub(crate) channels: Channels,
+    pub(crate) slots: Mutex<Slots>,
+    pub(crate) context: Context,
+    stacks: Vec<StackInfo>,
+    /// Spreads new sockets over a stack's instances.
+    next_instance: AtomicU32,
+    /// The process that attached.
+    owner: u32,
+}
+
+impl Client {
+    /// The process's client: attached at the first call, and anew if the daemon ended since or the
+    /// process is a fork of the one that attached.
+    ///
+    /// # Errors
+    /// [`Error::Unreachable`] without a daemon, [`Error::Attach`] if it refuses,
+    /// [`Error::Environment`] if a variable does not parse.
+    pub fn global() -> Result<Self, Error> {
+        let mut global = lock(&GLOBAL);
+        if let Some(client) = &*global
+            && !client.session.is_inherited()
+            && client.session.look_alive()
+        {
+            return Ok(client.clone());
+        }
+        let client = Self::attach_with(&Config::from_env()?)?;
+        *global = Some(client.clone());
+        Ok(client)
+    }
+
+    /// Attaches to the daemon at `path`: a session of its own beside others of this process.
+    ///
+    /// # Errors
+    /// As [`Client::global`].
+    pub fn attach(path: impl AsRef<Path>) -> Result<Self, Error> {
+        let config = Config { socket: path.as_ref().to_owned(), ..Config::from_env()? };
+        Self::attach_with(&config)
+    }
+
+    /// Attaches as `config` says.
+    ///
+    /// # Errors
+    /// [`Error::Unreachable`] without a daemon, [`Error::Attach`] if it refuses.
+    pub fn attach_with(config: &Config) -> Result<Self, Error> {
+        let socket = reach(&config.socket)
+            .map_err(|source| Error::Unreachable { path: config.socket.clone(), source })?;
+        let session = Session::open(socket, config)
+            .map_err(|source| Error::Attach { path: config.socket.clone(), source })?;
+        Ok(Self { session: Arc::new(session) })
+    }
+
+    /// The names of the daemon's stacks; the first is the one that serves sockets which name none.
+    #[must_use]
+    pub fn stacks(&self) -> Vec<String> {
+        self.session.stacks.iter().map(|stack| stack.name.clone()).collect()
+    }
+
+    /// Whether the daemon is gone: every call on this client's sockets then fails with
+    /// `ECONNRESET`.
+    #[must_use]
+    pub fn is_dead(&self) -> bool {
+        !self.session.look_alive()
+    }
+
+    /// With `true`, waiting threads never sleep: lowest latency for a core each.
+    pub fn set_polling(&self, polling: bool) {
+        self.session.context.set_polling(polling);
+    }
+
+    /// The stack of that name, or the first.
+    pub(crate) fn stack(&self, name: Option<&str>) -> io::Result<&StackInfo> {
+        let stacks = &self.session.stacks;
+        let found = match name {
+            None => stacks.first(),
+            Some(name) => stacks.iter().find(|stack| stack.name == name),
+        };
+        let unknown = || Error::UnknownStack {
+            name: name.unwrap_or_default().to_owned(),
+            known: self.stacks(),
+        };
+        found.ok_or_else(|| unknown().into())
+    }
+
+    /// The next of the stack's instances in turn.
+    pub(crate) fn next_instance(&self, stack: &StackInfo) -> u32 {
+        let turn = self.session.next_instance.fetch_add(1, Ordering::Relaxed);
+        stack.first_instance + turn % stack.instances
+    }
+
+    /// Whether both are handles to the same session.
+    pub(crate) fn is(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.session, &other.session)
+    }
+}
+
+impl fmt::Debug for Client {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Client").field("stacks", &self.stacks()).finish_non_exhaustive()
+    }
+}
+
+impl Session {
+    /// Says hello and maps what comes back.
+    fn open(socket: OwnedFd, config: &Config) -> Result<Self, AttachError> {
+        Hello { name: program_name() }.send(socket.as_fd())?;
+        let (geometry, fds) = hello::receive_welcome(socket.as_fd())?;
+        if fds.len() != WELCOME_FDS + geometry.workers as usize {
+            return Err(AttachError::Malformed);
+        }
+        let mut fds = fds.into_iter();
+        let mut next = || fds.next().ok_or(AttachError::Malformed);
+        let beacon = Beacon::open(Region::open(next()?, Geometry::beacon_bytes(), false)?);
+        let daemon = Region::open(next()?, geometry.daemon_bytes(), false)?;
+        let client = Region::open(next()?, geometry.client_bytes(), true)?;
+        let arena = Region::open(next()?, geometry.arena_bytes(), true)?;
+        let doorbell = doorbell::Listener::from_fd(next()?);
+        let memory = Memory::assemble(geometry, daemon, client, arena);
+        let stacks = memory.read_stacks();
+        let fits = |stack: &StackInfo| {
+            stack.first_instance.checked_add(stack.instances).is_some_and(|n| n <= geometry.instances)
+        };
+        if !stacks.iter().all(fits) {
+            return Err(AttachError::Malformed);
+        }
+        let channels =
+            Channels::new(&memory, &beacon, fds.collect()).ok_or(AttachError::Malformed)?;
+        let context = Context::new(&memory, doorbell, config.spin).map_err(io::Error::from)?;
+        Ok(Self {
+            socket,
+            channels,
+            slots: Mutex::new(Slots::new(memory)),
+            context,
+            stacks,
+            next_instance: AtomicU32::new(0),
+            owner: std::process::id(),
+        })
+    }
+
+    /// Whether this process is a fork of the one that attached. A system call of some 50 ns, so
+    /// asked where a ring would be touched, not where bytes are copied: a child that reads what had
+    /// already arrived is not noticed.
+    pub(crate) fn is_inherited(&self) -> bool {
+        std::process::id() != self.owner
+    }
+
+    /// What a wait that ended without result means to the caller of a socket.
+    pub(crate) fn failure(&self, ended: Ended, timed_out: Errno) -> io::Error {
+        match ended {
+            Ended::TimedOut => os(timed_out),
+            Ended::Dead => os(Errno::ECONNRESET),
+            Ended::Inherited => Error::Inherited { owner: self.owner }.into(),
+        }
+    }
+
+    /// Submits; `ECONNRESET` if the daemon is gone.
+    pub(crate) fn ask(&self, instance: u32, submission: Submission) -> io::Result<()> {
+        self.submit(instance, submission).map_err(|ended| self.failure(ended, Errno::EAGAIN))
+    }
+
+    /// Refuses to start anything in a session that is over or another process's.
+    pub(crate) fn check(&self) -> io::Result<()> {
+        if self.is_inherited() {
+            return Err(self.failure(Ended::Inherited, Errno::EAGAIN));
+        }
+        if self.is_dead() { Err(os(Errno::ECONNRESET)) } else { Ok(()) }
+    }
+
+    /// Puts a new socket into a slot.
+    pub(crate) fn open_slot(&self, instance: u32, role: Role) -> io::Result<Arc<Core>> {
+        self.check()?;
+        // A program that only opens and closes never waits: closes confirmed meanwhile free slots.
+        self.drain();
+        lock(&self.slots).open(instance, role)
+    }
+
+    /// Gives an instance one more free slot to put a connection into, now or when there is one.
+    pub(crate) fn credit(&self, listener: &Arc<Core>, instance: u32) -> io::Result<()> {
+        self.check()?;
+        let credited = lock(&self.slots).credit(listener, instance, &self.channels);
+        credited.map_err(|_| {
+            self.die();
+            os(Errno::ECONNRESET)
+        })
+    }
+
+    /// Is done with a listener, and with the connections that nobody took.
+    pub(crate) fn close_listener(&self, core: &Core, instances: Range<u32>) {
+        self.close(core, instances);
+        let Role::Listener(backlog) = &core.role else { return };
+        let untaken = std::mem::take(&mut lock(backlog).accepted);
+        for Accepted { core, .. } in untaken {
+            self.close(&core, std::iter::once_with(|| core.instance()));
+        }
+    }
+
+    /// Is done with a socket, which its handle's `Drop` calls: never waits. `holders` are the
+    /// instances that have it.
+    pub(crate) fn close(&self, core: &Core, holders: impl Iterator<Item = u32>) {
+        for watch in lock(&core.watches).drain(..) {
+            watch.close();
+        }
+        if self.is_inherited() {
+            return;
+        }
+        // Under the table's lock: nothing that the table brings about comes behind the close.
+        let mut slots = lock(&self.slots);
+        let mut due = 0;
+        for instance in holders {
+            due += 1;
+            if self.channels.defer(instance, Submission::Close { socket: core.socket() }).is_err() {
+                // Noticed again, and acted on, by whoever submits or drains next.
+                break;
+            }
+        }
+        slots.close(core, due);
+    }
+}
+
+/// Connects to the daemon's socket.
+fn reach(path: &Path) -> io::Result<OwnedFd> {
+    let address = UnixAddr::new(path)?;
+    let flags = SockFlag::SOCK_CLOEXEC;
+    let socket = socket(AddressFamily::Unix, SockType::SeqPacket, flags, None)?;
+    // Also bounds connect(2) while the daemon's backlog is full.
+    let timeout = TimeVal::seconds(HELLO_TIMEOUT_S);
+    setsockopt(&socket, sockopt::SendTimeout, &timeout)?;
+    setsockopt(&socket, sockopt::ReceiveTimeout, &timeout)?;
+    loop {
+        match connect(socket.as_raw_fd(), &address) {
+            Err(Errno::EINTR) => {}
+            other => break other?,
+        }
+    }
+    Ok(socket)
+}
+
+/// The program's name, for the daemon's reports.
+fn program_name() -> String {
+    let program = std::env::args_os().next().unwrap_or_default();
+    let name = Path::new(&program).file_name().unwrap_or_default();
+    name.to_string_lossy().into_owned()
+}

@@ -1,0 +1,131 @@
+//! Opening a TCP connection.
+//!
+//! Instances of a stack are asked in turn; one that does not own the connection's 4-tuple names the
+//! one that does, and the slot table asks that one.
+
+use std::io;
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, ToSocketAddrs};
+use std::sync::Arc;
+use std::time::Duration;
+
+use dmm_proto::op::Submission;
+use nix::errno::Errno;
+
+use super::TcpStream;
+use crate::client::Client;
+use crate::error::os;
+use crate::socket::{Patience, Phase, Role};
+
+impl TcpStream {
+    /// Connects over the daemon's first stack. Tries the addresses in turn; names are resolved by
+    /// the system.
+    ///
+    /// # Errors
+    /// As connect(2): `ECONNREFUSED`, `ETIMEDOUT`, `ENETUNREACH`, ...; and as [`Client::global`].
+    pub fn connect(to: impl ToSocketAddrs) -> io::Result<Self> {
+        Client::global()?.connect(None, to)
+    }
+
+    /// Connects over the stack of that name.
+    ///
+    /// # Errors
+    /// As [`TcpStream::connect`]; [`crate::Error::UnknownStack`] (`ENODEV`).
+    pub fn connect_via(stack: &str, to: impl ToSocketAddrs) -> io::Result<Self> {
+        Client::global()?.connect(Some(stack), to)
+    }
+
+    /// Connects over the daemon's first stack, giving up after `timeout`.
+    ///
+    /// # Errors
+    /// As [`TcpStream::connect`]; `ETIMEDOUT`; `EINVAL` for a timeout of zero.
+    pub fn connect_timeout(to: &SocketAddr, timeout: Duration) -> io::Result<Self> {
+        Client::global()?.connect_timeout(None, to, timeout)
+    }
+}
+
+impl Client {
+    /// Connects over the stack of that name, or the first.
+    ///
+    /// # Errors
+    /// As [`TcpStream::connect_via`].
+    pub fn connect(&self, stack: Option<&str>, to: impl ToSocketAddrs) -> io::Result<TcpStream> {
+        let mut last = os(Errno::EINVAL);
+        for remote in to.to_socket_addrs()? {
+            let stream = self.start_connect(stack, None, remote)?;
+            match stream.finish_connect(Patience::Endless) {
+                Ok(()) => return Ok(stream),
+                Err(error) => last = error,
+            }
+        }
+        Err(last)
+    }
+
+    /// As [`Client::connect`], to one address, giving up after `timeout`.
+    ///
+    /// # Errors
+    /// As [`TcpStream::connect_timeout`].
+    pub fn connect_timeout(
+        &self,
+        stack: Option<&str>,
+        to: &SocketAddr,
+        timeout: Duration,
+    ) -> io::Result<TcpStream> {
+        if timeout.is_zero() {
+            return Err(os(Errno::EINVAL));
+        }
+        let patience = Patience::from_timeout(Some(timeout));
+        let stream = self.start_connect(stack, None, *to)?;
+        stream.finish_connect(patience)?;
+        Ok(stream)
+    }
+
+    /// Starts to connect, from `local` if given (port 0: any), and does not wait: the stream becomes
+    /// writable when it is connected or failed, which [`TcpStream::take_error`] tells apart. Reads
+    /// and writes before that wait.
+    ///
+    /// # Errors
+    /// `EINVAL` if the two addresses differ in family, `EMFILE` if the session has no socket left,
+    /// and as [`Client::stack`](Client::stacks) for an unknown name.
+    pub fn start_connect(
+        &self,
+        stack: Option<&str>,
+        local: Option<SocketAddr>,
+        remote: SocketAddr,
+    ) -> io::Result<TcpStream> {
+        let local = local.unwrap_or_else(|| any_like(&remote));
+        if local.is_ipv4() != remote.is_ipv4() {
+            return Err(os(Errno::EINVAL));
+        }
+        let instance = self.next_instance(self.stack(stack)?);
+        let core = self.session.open_slot(instance, Role::Stream { local, remote })?;
+        let stream = TcpStream::new(self.clone(), Arc::clone(&core), None, remote);
+        let connect = Submission::Connect {
+            socket: core.socket(),
+            local: local.into(),
+            remote: remote.into(),
+        };
+        self.session.ask(instance, connect)?;
+        Ok(stream)
+    }
+}
+
+impl TcpStream {
+    /// Waits for the end of a connect that was started.
+    fn finish_connect(&self, patience: Patience) -> io::Result<()> {
+        let (session, core) = (&self.client().session, self.core());
+        let outcome = session.wait(&core.waiters, patience, || match core.phase() {
+            Phase::Opening => None,
+            Phase::Open => Some(Ok(())),
+            Phase::Failed => Some(Err(core.tell_error().unwrap_or_else(|| os(Errno::EPROTO)))),
+        });
+        outcome.unwrap_or_else(|ended| Err(session.failure(ended, Errno::ETIMEDOUT)))
+    }
+}
+
+/// The unspecified address and port of the family of `other`.
+fn any_like(other: &SocketAddr) -> SocketAddr {
+    match other {
+        SocketAddr::V4(_) => SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), 0),
+        SocketAddr::V6(_) => SocketAddr::new(Ipv6Addr::UNSPECIFIED.into(), 0),
+    }
+}

@@ -1,0 +1,12 @@
+//! TCP sockets: connections and listeners.
+//!
+//! Both are thin handles over a core in the slot table. Called by programs.
+
+mod connect;
+mod listener;
+mod options;
+mod stream;
+
+pub use listener::{Incoming, TcpListener};
+pub use stream::TcpStream;
+pub(crate) use options::{check_hops, hops_of};

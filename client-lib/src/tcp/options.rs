@@ -1,0 +1,193 @@
+//! Options of TCP sockets.
+//!
+//! Setting one is an operation that the stack does not confirm; a value that it refuses later shows
+//! in [`TcpStream::take_error`]. What was set is remembered here for the getters.
+
+use std::io;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use dmm_proto::op::{SocketOption, Submission};
+use nix::errno::Errno;
+
+use super::TcpStream;
+use crate::error::os;
+
+/// The hop limit of a packet unless set (RFC 1700's recommendation, and Linux's default).
+pub(crate) const DEFAULT_HOP_LIMIT: u32 = 64;
+
+impl TcpStream {
+    /// With `true`, reads, writes and peeks that would wait fail with `EAGAIN`.
+    ///
+    /// # Errors
+    /// None at present.
+    pub fn set_nonblocking(&self, nonblocking: bool) -> io::Result<()> {
+        self.core().options.nonblocking.store(nonblocking, Ordering::Relaxed);
+        Ok(())
+    }
+
+    /// How long a read may wait; it then fails with `EAGAIN`.
+    ///
+    /// # Errors
+    /// `EINVAL` for zero.
+    pub fn set_read_timeout(&self, timeout: Option<Duration>) -> io::Result<()> {
+        self.core().options.set_read_timeout(timeout)
+    }
+
+    /// What [`TcpStream::set_read_timeout`] set.
+    ///
+    /// # Errors
+    /// None at present.
+    pub fn read_timeout(&self) -> io::Result<Option<Duration>> {
+        Ok(self.core().options.read_timeout())
+    }
+
+    /// How long a write may wait; it then gives what was written, or `EAGAIN` if nothing was.
+    ///
+    /// # Errors
+    /// `EINVAL` for zero.
+    pub fn set_write_timeout(&self, timeout: Option<Duration>) -> io::Result<()> {
+        self.core().options.set_write_timeout(timeout)
+    }
+
+    /// What [`TcpStream::set_write_timeout`] set.
+    ///
+    /// # Errors
+    /// None at present.
+    pub fn write_timeout(&self) -> io::Result<Option<Duration>> {
+        Ok(self.core().options.write_timeout())
+    }
+
+    /// Switches Nagle's algorithm (RFC 896) off, or on again.
+    ///
+    /// # Errors
+    /// `ECONNRESET` if the daemon ended.
+    pub fn set_nodelay(&self, nodelay: bool) -> io::Result<()> {
+        self.set(SocketOption::NoDelay, u32::from(nodelay))?;
+        self.core().options.nodelay.store(nodelay, Ordering::Relaxed);
+        Ok(())
+    }
+
+    /// Whether Nagle's algorithm was switched off.
+    ///
+    /// # Errors
+    /// None at present.
+    pub fn nodelay(&self) -> io::Result<bool> {
+        Ok(self.core().options.nodelay.load(Ordering::Relaxed))
+    }
+
+    /// Sets the hop limit of packets sent: 1 to 255.
+    ///
+    /// # Errors
+    /// `EINVAL` beyond that; `ECONNRESET` if the daemon ended.
+    pub fn set_ttl(&self, hops: u32) -> io::Result<()> {
+        check_hops(hops)?;
+        self.set(SocketOption::HopLimit, hops)?;
+        self.core().options.hop_limit.store(hops, Ordering::Relaxed);
+        Ok(())
+    }
+
+    /// The hop limit that was set, 64 if none was.
+    ///
+    /// # Errors
+    /// None at present.
+    pub fn ttl(&self) -> io::Result<u32> {
+        Ok(hops_of(self.core().options.hop_limit.load(Ordering::Relaxed)))
+    }
+
+    /// Probes the peer after the connection was idle for so long (`SO_KEEPALIVE` and
+    /// `TCP_KEEPIDLE`, RFC 9293 section 3.8.4); whole seconds, rounded up. `None` switches it off.
+    ///
+    /// # Errors
+    /// `EINVAL` for zero or beyond 32,767 s (tcp(7)); `ECONNRESET` if the daemon ended.
+    pub fn set_keepalive(&self, idle: Option<Duration>) -> io::Result<()> {
+        const IDLE_S_MAX: u64 = 32_767;
+        let seconds = match idle {
+            None => 0,
+            Some(idle) => {
+                let seconds = idle.as_secs() + u64::from(idle.subsec_nanos() > 0);
+                if !(1..=IDLE_S_MAX).contains(&seconds) {
+                    return Err(os(Errno::EINVAL));
+                }
+                seconds as u32
+            }
+        };
+        self.set(SocketOption::KeepAlive, seconds)?;
+        self.core().options.keepalive_s.store(seconds, Ordering::Relaxed);
+        Ok(())
+    }
+
+    /// What [`TcpStream::set_keepalive`] set.
+    ///
+    /// # Errors
+    /// None at present.
+    pub fn keepalive(&self) -> io::Result<Option<Duration>> {
+        let seconds = self.core().options.keepalive_s.load(Ordering::Relaxed);
+        Ok((seconds > 0).then(|| Duration::from_secs(u64::from(seconds))))
+    }
+
+    /// How long sent data may stay unacknowledged (`TCP_USER_TIMEOUT`, RFC 5482), in whole
+    /// milliseconds; `None` leaves that to the stack.
+    ///
+    /// # Errors
+    /// `EINVAL` for less than a millisecond or beyond 2^32 of them; `ECONNRESET` if the daemon ended.
+    pub fn set_user_timeout(&self, timeout: Option<Duration>) -> io::Result<()> {
+        let millis = match timeout.map(|timeout| u32::try_from(timeout.as_millis())) {
+            None => 0,
+            Some(Ok(millis)) if millis > 0 => millis,
+            Some(_) => return Err(os(Errno::EINVAL)),
+        };
+        self.set(SocketOption::UserTimeout, millis)
+    }
+
+    /// With zero, closing discards what was not sent and resets the connection (`SO_LINGER` in
+    /// socket(7)). With `None`, or any other time, closing returns at once and the daemon sends
+    /// what was written.
+    ///
+    /// # Errors
+    /// `ECONNRESET` if the daemon ended.
+    pub fn set_linger(&self, linger: Option<Duration>) -> io::Result<()> {
+        let reset = linger == Some(Duration::ZERO);
+        self.set(SocketOption::ResetOnClose, u32::from(reset))?;
+        self.core().options.reset_on_close.store(reset, Ordering::Relaxed);
+        Ok(())
+    }
+
+    /// Zero if closing will reset the connection, else `None`.
+    ///
+    /// # Errors
+    /// None at present.
+    pub fn linger(&self) -> io::Result<Option<Duration>> {
+        let reset = self.core().options.reset_on_close.load(Ordering::Relaxed);
+        Ok(reset.then_some(Duration::ZERO))
+    }
+
+    /// The error that ended the connection, or an option's that the stack refused; each is told once
+    /// (`SO_ERROR`).
+    ///
+    /// # Errors
+    /// None at present.
+    pub fn take_error(&self) -> io::Result<Option<io::Error>> {
+        if self.client().session.is_dead() {
+            return Ok(Some(os(Errno::ECONNRESET)));
+        }
+        self.client().session.drain();
+        Ok(self.core().take_error())
+    }
+
+    fn set(&self, option: SocketOption, value: u32) -> io::Result<()> {
+        let core = self.core();
+        let socket = core.socket();
+        self.client().session.ask(core.instance(), Submission::SetOption { socket, option, value })
+    }
+}
+
+/// `EINVAL` for a hop limit that ip(7) does not allow.
+pub(crate) fn check_hops(hops: u32) -> io::Result<()> {
+    if (1..=255).contains(&hops) { Ok(()) } else { Err(os(Errno::EINVAL)) }
+}
+
+/// The hop limit in force, where 0 says that none was set.
+pub(crate) fn hops_of(stored: u32) -> u32 {
+    if stored == 0 { DEFAULT_HOP_LIMIT } else { stored }
+}

@@ -1,0 +1,316 @@
+//! A TCP connection: reading, writing, shutting down.
+//!
+//! The two directions have a lock each, so that a thread that reads and one that writes do not
+//! meet. Must never hold a lock while it submits or waits.
+
+use std::fmt;
+use std::io::{self, IoSlice, IoSliceMut, Read, Write};
+use std::net::{Shutdown, SocketAddr};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use dmm_proto::fifo::{RxReader, State};
+use dmm_proto::op::{How, Submission};
+use nix::errno::Errno;
+
+use crate::client::Client;
+use crate::error::os;
+use crate::socket::{Core, Patience, Phase};
+use crate::waiter::lock;
+
+/// A TCP connection, shaped like [`std::net::TcpStream`]. Closed when its last clone is dropped;
+/// what was written is still sent.
+pub struct TcpStream {
+    pub(super) inner: Arc<Inner>,
+}
+
+/// What the clones of a stream share.
+pub(super) struct Inner {
+    pub(super) client: Client,
+    pub(super) core: Arc<Core>,
+    /// Known from the start for an accepted connection.
+    pub(super) local: Option<SocketAddr>,
+    pub(super) peer: SocketAddr,
+}
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        let core = &self.core;
+        self.client.session.close(core, std::iter::once_with(|| core.instance()));
+    }
+}
+
+impl TcpStream {
+    pub(super) fn new(
+        client: Client,
+        core: Arc<Core>,
+        local: Option<SocketAddr>,
+        peer: SocketAddr,
+    ) -> Self {
+        Self { inner: Arc::new(Inner { client, core, local, peer }) }
+    }
+
+    pub(crate) fn client(&self) -> &Client {
+        &self.inner.client
+    }
+
+    pub(crate) fn core(&self) -> &Arc<Core> {
+        &self.inner.core
+    }
+
+    /// Another handle to the same connection: options, timeouts and position are shared.
+    ///
+    /// # Errors
+    /// None at present; the signature is [`std::net::TcpStream::try_clone`]'s.
+    pub fn try_clone(&self) -> io::Result<Self> {
+        Ok(Self { inner: Arc::clone(&self.inner) })
+    }
+
+    /// This end's address.
+    ///
+    /// # Errors
+    /// `ENOTCONN` while a connect that was only started is under way.
+    pub fn local_addr(&self) -> io::Result<SocketAddr> {
+        let answered = || lock(&self.core().answer).and_then(|answer| answer.local);
+        self.inner.local.or_else(answered).ok_or_else(|| os(Errno::ENOTCONN))
+    }
+
+    /// The other end's address.
+    ///
+    /// # Errors
+    /// `ENOTCONN` if the connection was not established.
+    pub fn peer_addr(&self) -> io::Result<SocketAddr> {
+        match self.core().phase() {
+            Phase::Open => Ok(self.inner.peer),
+            Phase::Opening | Phase::Failed => Err(os(Errno::ENOTCONN)),
+        }
+    }
+
+    /// Copies out what arrived without consuming it (`MSG_PEEK`), waiting like a read.
+    ///
+    /// # Errors
+    /// As reading.
+    pub fn peek(&self, bytes: &mut [u8]) -> io::Result<usize> {
+        self.receive(bytes.is_empty(), |rx| rx.peek(bytes))
+    }
+
+    /// Shuts down one or both directions. After `Write` or `Both`, writes fail with `EPIPE`, also
+    /// those that wait in other threads; after `Read` or `Both`, reads give what had arrived and then
+    /// 0.
+    ///
+    /// # Errors
+    /// `ENOTCONN` if the connection is not established or broke; `ECONNRESET` if the daemon ended.
+    pub fn shutdown(&self, how: Shutdown) -> io::Result<()> {
+        let core = self.core();
+        self.client().session.check()?;
+        if core.phase() != Phase::Open || core.is_broken() {
+            return Err(os(Errno::ENOTCONN));
+        }
+        let (rx, tx, how) = match how {
+            Shutdown::Read => (true, false, How::Read),
+            Shutdown::Write => (false, true, How::Write),
+            Shutdown::Both => (true, true, How::Both),
+        };
+        if tx {
+            // Under the lock: who writes now is seen by the daemon before the shutdown.
+            let _writing = lock(&core.tx);
+            core.tx_shut.store(true, Ordering::Release);
+        }
+        if rx {
+            core.rx_shut.store(true, Ordering::Release);
+        }
+        let socket = core.socket();
+        let submitted = self.client().session.ask(core.instance(), Submission::Shutdown { socket, how });
+        core.notify();
+        submitted
+    }
+
+    /// Reads by `take`, which consumes or only copies, when there is something to take.
+    fn receive(
+        &self,
+        empty: bool,
+        mut take: impl FnMut(&mut RxReader) -> usize,
+    ) -> io::Result<usize> {
+        if empty {
+            return Ok(0);
+        }
+        let (session, core) = (&self.client().session, &**self.core());
+        let patience = core.options.read_patience();
+        let outcome = session.wait(&core.waiters, patience, || {
+            // The state before the cursors: who sees the end sees everything before it.
+            let (phase, state) = (core.phase(), core.state());
+            match phase {
+                Phase::Opening => return None,
+                Phase::Failed => return Some(core.tell_error().map_or(Ok(0), Err)),
+                Phase::Open => {}
+            }
+            let len = take(&mut lock(&core.rx));
+            if len > 0 {
+                return Some(Ok(len));
+            }
+            // tcp_recvmsg(): after a FIN the error stays untold.
+            if state.has(State::RX_ENDED) {
+                return Some(Ok(0));
+            }
+            if state.has(State::BROKEN) {
+                return Some(core.tell_error().map_or(Ok(0), Err));
+            }
+            core.rx_shut.load(Ordering::Acquire).then_some(Ok(0))
+        });
+        outcome.unwrap_or_else(|ended| Err(session.failure(ended, Errno::EAGAIN)))
+    }
+
+    /// Reads by `take`, which consumes, and tells the daemon of the room if it waits for it.
+    fn consume(
+        &self,
+        empty: bool,
+        mut take: impl FnMut(&mut RxReader) -> usize,
+    ) -> io::Result<usize> {
+        let mut owes = false;
+        let len = self.receive(empty, |rx| {
+            let len = take(rx);
+            owes = len > 0 && rx.owes_receive();
+            len
+        })?;
+        if owes {
+            let core = self.core();
+            let receive = Submission::Receive { socket: core.socket() };
+            // The bytes are consumed: a daemon that died meanwhile shows at the next call.
+            let _ = self.client().session.ask(core.instance(), receive);
+        }
+        Ok(len)
+    }
+
+    /// Writes the parts one after the other: with patience all of them, else what fits.
+    fn send(&self, parts: &[&[u8]]) -> io::Result<usize> {
+        let wanted: usize = parts.iter().map(|part| part.len()).sum();
+        if wanted == 0 {
+            return Ok(0);
+        }
+        let (session, core) = (&self.client().session, &**self.core());
+        let patience = core.options.write_patience();
+        let mut done = 0;
+        loop {
+            let outcome = session.wait(&core.waiters, patience, || self.send_some(parts, done));
+            match outcome.unwrap_or_else(|ended| Err(session.failure(ended, Errno::EAGAIN))) {
+                Ok(len) => done += len,
+                Err(_) if done > 0 => return Ok(done),
+                Err(error) => return Err(error),
+            }
+            if done == wanted || matches!(patience, Patience::None) {
+                return Ok(done);
+            }
+        }
+    }
+
+    /// Writes what fits of the parts from `skip` bytes on; `None` if nothing does.
+    fn send_some(&self, parts: &[&[u8]], skip: usize) -> Option<io::Result<usize>> {
+        let (session, core) = (&self.client().session, self.core());
+        if core.phase() == Phase::Opening {
+            return None;
+        }
+        if session.is_dead() {
+            return Some(Err(os(Errno::ECONNRESET)));
+        }
+        let shut = || core.tx_shut.load(Ordering::Acquire);
+        if core.is_broken() || shut() {
+            // sk_stream_error(): the error that broke it first, then the broken pipe.
+            return Some(Err(core.tell_error().unwrap_or_else(|| os(Errno::EPIPE))));
+        }
+        let rest;
+        let parts = if skip == 0 {
+            parts
+        } else {
+            rest = without_front(parts, skip);
+            &rest
+        };
+        let (len, tell) = {
+            let mut tx = lock(&core.tx);
+            if shut() {
+                return Some(Err(os(Errno::EPIPE)));
+            }
+            let mut len = tx.write(parts, false);
+            if len == 0 {
+                tx.want_room();
+                len = tx.write(parts, false);
+            }
+            (len, tx.must_tell())
+        };
+        if tell {
+            let send = Submission::Send { socket: core.socket() };
+            if let Err(error) = session.ask(core.instance(), send) {
+                return Some(Err(error));
+            }
+        }
+        (len > 0).then_some(Ok(len))
+    }
+}
+
+/// The parts without their first `skip` bytes.
+fn without_front<'a>(parts: &[&'a [u8]], mut skip: usize) -> Vec<&'a [u8]> {
+    let cut = |part: &&'a [u8]| {
+        let gone = skip.min(part.len());
+        skip -= gone;
+        &part[gone..]
+    };
+    parts.iter().map(cut).collect()
+}
+
+impl Read for &TcpStream {
+    fn read(&mut self, bytes: &mut [u8]) -> io::Result<usize> {
+        self.consume(bytes.is_empty(), |rx| rx.read(bytes))
+    }
+
+    fn read_vectored(&mut self, slices: &mut [IoSliceMut<'_>]) -> io::Result<usize> {
+        let empty = slices.iter().all(|slice| slice.is_empty());
+        self.consume(empty, |rx| slices.iter_mut().map(|slice| rx.read(slice)).sum())
+    }
+}
+
+impl Write for &TcpStream {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.send(&[bytes])
+    }
+
+    fn write_vectored(&mut self, slices: &[IoSlice<'_>]) -> io::Result<usize> {
+        let parts: Vec<&[u8]> = slices.iter().map(|slice| &**slice).collect();
+        self.send(&parts)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl Read for TcpStream {
+    fn read(&mut self, bytes: &mut [u8]) -> io::Result<usize> {
+        (&*self).read(bytes)
+    }
+
+    fn read_vectored(&mut self, slices: &mut [IoSliceMut<'_>]) -> io::Result<usize> {
+        (&*self).read_vectored(slices)
+    }
+}
+
+impl Write for TcpStream {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        (&*self).write(bytes)
+    }
+
+    fn write_vectored(&mut self, slices: &[IoSlice<'_>]) -> io::Result<usize> {
+        (&*self).write_vectored(slices)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl fmt::Debug for TcpStream {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("TcpStream")
+            .field("local", &self.local_addr().ok())
+            .field("peer", &self.inner.peer)
+            .finish()
+    }
+}

@@ -1,0 +1,358 @@
+//! A UDP socket: whole datagrams through the same FIFOs.
+//!
+//! Owned by programs. A datagram is written whole or not at all, so two threads that send never
+//! mix theirs.
+
+use std::fmt;
+use std::io;
+use std::net::{SocketAddr, ToSocketAddrs};
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use dmm_proto::fifo::datagram::{Header, PAYLOAD_MAX};
+use dmm_proto::op::{SocketOption, Submission};
+use nix::errno::Errno;
+
+use crate::client::Client;
+use crate::error::{from_daemon, os};
+use crate::socket::{Core, Patience, Role};
+use crate::tcp::{check_hops, hops_of};
+use crate::waiter::lock;
+
+/// A UDP socket, shaped like [`std::net::UdpSocket`]. Closed when its last clone is dropped.
+pub struct UdpSocket {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    client: Client,
+    core: Arc<Core>,
+    local: SocketAddr,
+    /// The only peer, if it is connected; locked while that changes.
+    peer: Mutex<Option<SocketAddr>>,
+}
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        let core = &self.core;
+        self.client.session.close(core, std::iter::once_with(|| core.instance()));
+    }
+}
+
+impl UdpSocket {
+    /// Binds on the daemon's first stack. Tries the addresses in turn; port 0 lets the stack choose.
+    ///
+    /// # Errors
+    /// As bind(2): `EADDRINUSE`, `EADDRNOTAVAIL`, ...; and as [`Client::global`].
+    pub fn bind(on: impl ToSocketAddrs) -> io::Result<Self> {
+        Client::global()?.bind_udp(None, on)
+    }
+
+    /// Binds on the stack of that name.
+    ///
+    /// # Errors
+    /// As [`UdpSocket::bind`]; [`crate::Error::UnknownStack`] (`ENODEV`).
+    pub fn bind_via(stack: &str, on: impl ToSocketAddrs) -> io::Result<Self> {
+        Client::global()?.bind_udp(Some(stack), on)
+    }
+
+    /// Makes `to` the only peer: others' datagrams are dropped, [`UdpSocket::send`] goes there.
+    ///
+    /// # Errors
+    /// As connect(2) for a datagram socket; `ECONNRESET` if the daemon ended.
+    pub fn connect(&self, to: impl ToSocketAddrs) -> io::Result<()> {
+        let mut last = os(Errno::EINVAL);
+        for peer in to.to_socket_addrs()? {
+            match self.set_peer(peer) {
+                Ok(()) => return Ok(()),
+                Err(error) => last = error,
+            }
+        }
+        Err(last)
+    }
+
+    fn set_peer(&self, to: SocketAddr) -> io::Result<()> {
+        let Inner { client, core, peer, .. } = &*self.inner;
+        let mut peer = lock(peer);
+        *lock(&core.answer) = None;
+        let socket = core.socket();
+        let set = Submission::SetPeer { socket, peer: Some(to.into()) };
+        client.session.ask(core.instance(), set)?;
+        client.answered(core)?;
+        *peer = Some(to);
+        Ok(())
+    }
+
+    /// Sends a datagram to the first address that `to` gives. Waits for room unless non-blocking.
+    ///
+    /// # Errors
+    /// `EMSGSIZE` above 65,507 bytes, `EAGAIN` if it may not wait any longer, `ECONNRESET` if the
+    /// daemon ended.
+    pub fn send_to(&self, bytes: &[u8], to: impl ToSocketAddrs) -> io::Result<usize> {
+        let to = to.to_socket_addrs()?.next().ok_or_else(|| os(Errno::EINVAL))?;
+        self.transmit(bytes, Some(to))
+    }
+
+    /// Sends a datagram to the connected peer.
+    ///
+    /// # Errors
+    /// `EDESTADDRREQ` without one; else as [`UdpSocket::send_to`].
+    pub fn send(&self, bytes: &[u8]) -> io::Result<usize> {
+        self.peer_addr().map_err(|_| os(Errno::EDESTADDRREQ))?;
+        self.transmit(bytes, None)
+    }
+
+    fn transmit(&self, bytes: &[u8], to: Option<SocketAddr>) -> io::Result<usize> {
+        // RFC 768 over RFC 791: 65,535 - 20 - 8.
+        if bytes.len() > PAYLOAD_MAX {
+            return Err(os(Errno::EMSGSIZE));
+        }
+        let Inner { client, core, .. } = &*self.inner;
+        let header = Header { len: bytes.len(), peer: to.map(Into::into), local: None };
+        let outcome = client.session.wait(&core.waiters, core.options.write_patience(), || {
+            if client.session.is_dead() {
+                return Some(Err(os(Errno::ECONNRESET)));
+            }
+            if core.is_broken() {
+                return Some(Err(core.pending_error().unwrap_or_else(|| os(Errno::EPIPE))));
+            }
+            let (sent, tell) = {
+                let mut tx = lock(&core.tx);
+                let mut sent = tx.write_datagram(&header, bytes);
+                if !sent {
+                    tx.want_room();
+                    sent = tx.write_datagram(&header, bytes);
+                }
+                (sent, tx.must_tell())
+            };
+            if tell {
+                let send = Submission::Send { socket: core.socket() };
+                if let Err(error) = client.session.ask(core.instance(), send) {
+                    return Some(Err(error));
+                }
+            }
+            sent.then_some(Ok(bytes.len()))
+        });
+        outcome.unwrap_or_else(|ended| Err(client.session.failure(ended, Errno::EAGAIN)))
+    }
+
+    /// Receives a datagram, cut to the buffer's length, and says whose it is.
+    ///
+    /// # Errors
+    /// `EAGAIN` if it may not wait any longer, `ECONNRESET` if the daemon ended.
+    pub fn recv_from(&self, bytes: &mut [u8]) -> io::Result<(usize, SocketAddr)> {
+        self.receive(bytes, false)
+    }
+
+    /// As [`UdpSocket::recv_from`], leaving the datagram where it is.
+    ///
+    /// # Errors
+    /// As [`UdpSocket::recv_from`].
+    pub fn peek_from(&self, bytes: &mut [u8]) -> io::Result<(usize, SocketAddr)> {
+        self.receive(bytes, true)
+    }
+
+    /// As [`UdpSocket::recv_from`], for a connected socket.
+    ///
+    /// # Errors
+    /// As [`UdpSocket::recv_from`].
+    pub fn recv(&self, bytes: &mut [u8]) -> io::Result<usize> {
+        self.receive(bytes, false).map(|(len, _)| len)
+    }
+
+    /// As [`UdpSocket::peek_from`], for a connected socket.
+    ///
+    /// # Errors
+    /// As [`UdpSocket::recv_from`].
+    pub fn peek(&self, bytes: &mut [u8]) -> io::Result<usize> {
+        self.receive(bytes, true).map(|(len, _)| len)
+    }
+
+    fn receive(&self, bytes: &mut [u8], peek: bool) -> io::Result<(usize, SocketAddr)> {
+        let Inner { client, core, local, .. } = &*self.inner;
+        let mut owes = false;
+        let outcome = client.session.wait(&core.waiters, core.options.read_patience(), || {
+            let header = {
+                let mut rx = lock(&core.rx);
+                let header = rx.read_datagram(bytes, peek);
+                owes = header.is_some() && !peek && rx.owes_receive();
+                header
+            };
+            match header {
+                Some(header) => Some(Ok(header)),
+                None => core.pending_error().map(Err),
+            }
+        });
+        let failure = |ended| Err(client.session.failure(ended, Errno::EAGAIN));
+        let header = outcome.unwrap_or_else(failure)?;
+        if owes {
+            let receive = Submission::Receive { socket: core.socket() };
+            // The datagram is consumed: a daemon that died meanwhile shows at the next call.
+            let _ = client.session.ask(core.instance(), receive);
+        }
+        let unspecified = SocketAddr::new(local.ip(), 0);
+        Ok((header.len.min(bytes.len()), header.peer.map_or(unspecified, |peer| peer.0)))
+    }
+
+    /// This end's address, with the port that the stack chose.
+    ///
+    /// # Errors
+    /// None at present.
+    pub fn local_addr(&self) -> io::Result<SocketAddr> {
+        let answered = lock(&self.inner.core.answer).and_then(|answer| answer.local);
+        Ok(answered.unwrap_or(self.inner.local))
+    }
+
+    /// The connected peer.
+    ///
+    /// # Errors
+    /// `ENOTCONN` without one.
+    pub fn peer_addr(&self) -> io::Result<SocketAddr> {
+        lock(&self.inner.peer).ok_or_else(|| os(Errno::ENOTCONN))
+    }
+
+    /// Another handle to the same socket.
+    ///
+    /// # Errors
+    /// None at present.
+    pub fn try_clone(&self) -> io::Result<Self> {
+        Ok(Self { inner: Arc::clone(&self.inner) })
+    }
+
+    /// With `true`, calls that would wait fail with `EAGAIN`.
+    ///
+    /// # Errors
+    /// None at present.
+    pub fn set_nonblocking(&self, nonblocking: bool) -> io::Result<()> {
+        self.inner.core.options.nonblocking.store(nonblocking, Ordering::Relaxed);
+        Ok(())
+    }
+
+    /// How long receiving may wait; it then fails with `EAGAIN`.
+    ///
+    /// # Errors
+    /// `EINVAL` for zero.
+    pub fn set_read_timeout(&self, timeout: Option<Duration>) -> io::Result<()> {
+        self.inner.core.options.set_read_timeout(timeout)
+    }
+
+    /// What [`UdpSocket::set_read_timeout`] set.
+    ///
+    /// # Errors
+    /// None at present.
+    pub fn read_timeout(&self) -> io::Result<Option<Duration>> {
+        Ok(self.inner.core.options.read_timeout())
+    }
+
+    /// How long sending may wait for room; it then fails with `EAGAIN`.
+    ///
+    /// # Errors
+    /// `EINVAL` for zero.
+    pub fn set_write_timeout(&self, timeout: Option<Duration>) -> io::Result<()> {
+        self.inner.core.options.set_write_timeout(timeout)
+    }
+
+    /// What [`UdpSocket::set_write_timeout`] set.
+    ///
+    /// # Errors
+    /// None at present.
+    pub fn write_timeout(&self) -> io::Result<Option<Duration>> {
+        Ok(self.inner.core.options.write_timeout())
+    }
+
+    /// Sets the hop limit of packets sent: 1 to 255.
+    ///
+    /// # Errors
+    /// `EINVAL` beyond that; `ECONNRESET` if the daemon ended.
+    pub fn set_ttl(&self, hops: u32) -> io::Result<()> {
+        check_hops(hops)?;
+        let Inner { client, core, .. } = &*self.inner;
+        let (socket, option) = (core.socket(), SocketOption::HopLimit);
+        let set = Submission::SetOption { socket, option, value: hops };
+        client.session.ask(core.instance(), set)?;
+        core.options.hop_limit.store(hops, Ordering::Relaxed);
+        Ok(())
+    }
+
+    /// The hop limit that was set, 64 if none was.
+    ///
+    /// # Errors
+    /// None at present.
+    pub fn ttl(&self) -> io::Result<u32> {
+        Ok(hops_of(self.inner.core.options.hop_limit.load(Ordering::Relaxed)))
+    }
+
+    /// An option's value that the stack refused, told once; `ECONNRESET` if the daemon ended.
+    ///
+    /// # Errors
+    /// None at present.
+    pub fn take_error(&self) -> io::Result<Option<io::Error>> {
+        let session = &self.inner.client.session;
+        if session.is_dead() {
+            return Ok(Some(os(Errno::ECONNRESET)));
+        }
+        session.drain();
+        Ok(self.inner.core.take_error())
+    }
+
+    pub(crate) fn client(&self) -> &Client {
+        &self.inner.client
+    }
+
+    pub(crate) fn core(&self) -> &Arc<Core> {
+        &self.inner.core
+    }
+}
+
+impl Client {
+    /// Binds a UDP socket on the stack of that name, or the first.
+    ///
+    /// # Errors
+    /// As [`UdpSocket::bind_via`].
+    pub fn bind_udp(&self, stack: Option<&str>, on: impl ToSocketAddrs) -> io::Result<UdpSocket> {
+        let mut last = os(Errno::EINVAL);
+        for address in on.to_socket_addrs()? {
+            match self.bind_udp_on(stack, address) {
+                Ok(socket) => return Ok(socket),
+                Err(error) => last = error,
+            }
+        }
+        Err(last)
+    }
+
+    fn bind_udp_on(&self, stack: Option<&str>, address: SocketAddr) -> io::Result<UdpSocket> {
+        let instance = self.next_instance(self.stack(stack)?);
+        let core = self.session.open_slot(instance, Role::Datagram)?;
+        let bind = Submission::Bind { socket: core.socket(), local: address.into() };
+        let bound = self.session.ask(instance, bind).and_then(|()| self.answered(&core));
+        match bound {
+            Ok(local) => {
+                let local = local.unwrap_or(address);
+                let client = self.clone();
+                Ok(UdpSocket { inner: Arc::new(Inner { client, core, local, peer: Mutex::default() }) })
+            }
+            Err(error) => {
+                // The instance does not hold the slot.
+                self.session.close(&core, std::iter::empty());
+                Err(error)
+            }
+        }
+    }
+
+    /// Waits for the answer to the operation under way, and gives the address that comes with it.
+    pub(crate) fn answered(&self, core: &Core) -> io::Result<Option<SocketAddr>> {
+        let outcome = self.session.wait(&core.waiters, Patience::Endless, || *lock(&core.answer));
+        match outcome {
+            Ok(answer) if answer.errno == 0 => Ok(answer.local),
+            Ok(answer) => Err(from_daemon(answer.errno)),
+            Err(ended) => Err(self.session.failure(ended, Errno::EAGAIN)),
+        }
+    }
+}
+
+impl fmt::Debug for UdpSocket {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("UdpSocket").field("local", &self.inner.local).finish()
+    }
+}

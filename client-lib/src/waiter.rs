@@ -1,0 +1,152 @@
+//! One sleeping thread, and the list of those that wait for the same thing.
+//!
+//! A [`Waiter`] sleeps in one of two ways: parked on its condition variable, or, as its context's
+//! leader, in poll(2); whoever wakes it need not know which. Made by [`crate::context`], woken by
+//! whoever drains completions. Must never be woken under a lock that a woken thread takes first.
+
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
+
+use nix::sys::eventfd::EventFd;
+
+/// Takes a lock even if a thread panicked while it held it: every structure under these locks is
+/// kept consistent between statements that can panic.
+pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// A thread that is about to sleep or sleeps.
+pub(crate) struct Waiter {
+    state: Mutex<State>,
+    signal: Condvar,
+    /// Ends the leader's poll(2); shared by all waiters of a context. One that never leads has none.
+    nudge: Option<Arc<EventFd>>,
+}
+
+#[derive(Default)]
+struct State {
+    /// Something happened since [`Waiter::reset`].
+    woken: bool,
+    /// The leader's part was handed to this waiter.
+    promoted: bool,
+    /// It sleeps in poll(2), not on the condition variable.
+    polling: bool,
+}
+
+/// Why [`Waiter::park`] returned.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Unparked {
+    Woken,
+    Promoted,
+    TimedOut,
+}
+
+impl Waiter {
+    pub(crate) fn new(nudge: Option<Arc<EventFd>>) -> Arc<Self> {
+        Arc::new(Self { state: Mutex::default(), signal: Condvar::new(), nudge })
+    }
+
+    /// Forgets earlier wake-ups: what follows is a new look at the condition.
+    pub(crate) fn reset(&self) {
+        lock(&self.state).woken = false;
+    }
+
+    /// Whether it was woken since [`Waiter::reset`].
+    pub(crate) fn is_woken(&self) -> bool {
+        lock(&self.state).woken
+    }
+
+    pub(crate) fn wake(&self) {
+        let mut state = lock(&self.state);
+        if state.woken {
+            return;
+        }
+        state.woken = true;
+        if state.polling {
+            // Its counter cannot overflow: the leader clears it each time.
+            self.nudge.as_ref().map(|nudge| nudge.write(1));
+        } else {
+            self.signal.notify_one();
+        }
+    }
+
+    /// Makes it the leader. The caller holds the lock on the context's sleepers.
+    pub(crate) fn promote(&self) {
+        lock(&self.state).promoted = true;
+        self.signal.notify_one();
+    }
+
+    /// Whether it was made the leader; asking clears that.
+    pub(crate) fn take_promotion(&self) -> bool {
+        std::mem::take(&mut lock(&self.state).promoted)
+    }
+
+    /// Sleeps until woken, promoted or `deadline`.
+    pub(crate) fn park(&self, deadline: Option<Instant>) -> Unparked {
+        let mut state = lock(&self.state);
+        loop {
+            if state.woken {
+                return Unparked::Woken;
+            }
+            if state.promoted {
+                return Unparked::Promoted;
+            }
+            state = match deadline {
+                None => self.signal.wait(state).unwrap_or_else(PoisonError::into_inner),
+                Some(deadline) => {
+                    let left = deadline.saturating_duration_since(Instant::now());
+                    if left.is_zero() {
+                        return Unparked::TimedOut;
+                    }
+                    let result = self.signal.wait_timeout(state, left);
+                    result.unwrap_or_else(PoisonError::into_inner).0
+                }
+            };
+        }
+    }
+
+    /// Says that it is about to sleep in poll(2). False if it was woken already.
+    pub(crate) fn enter_poll(&self) -> bool {
+        let mut state = lock(&self.state);
+        state.polling = !state.woken;
+        state.polling
+    }
+
+    /// Says that it is back from poll(2).
+    pub(crate) fn leave_poll(&self) {
+        lock(&self.state).polling = false;
+        // Non-blocking: fails if nobody nudged, which is as well.
+        self.nudge.as_ref().map(|nudge| nudge.read());
+    }
+}
+
+/// The threads that wait for the same socket or poll.
+#[derive(Default)]
+pub(crate) struct Waiters(Mutex<Vec<Arc<Waiter>>>);
+
+impl Waiters {
+    /// Adds a waiter until the guard is dropped.
+    pub(crate) fn join<'a>(&'a self, waiter: &'a Arc<Waiter>) -> Joined<'a> {
+        lock(&self.0).push(Arc::clone(waiter));
+        Joined { waiters: self, waiter }
+    }
+
+    /// Wakes all of them.
+    pub(crate) fn wake(&self) {
+        for waiter in lock(&self.0).iter() {
+            waiter.wake();
+        }
+    }
+}
+
+/// A waiter's membership in a list.
+pub(crate) struct Joined<'a> {
+    waiters: &'a Waiters,
+    waiter: &'a Arc<Waiter>,
+}
+
+impl Drop for Joined<'_> {
+    fn drop(&mut self) {
+        lock(&self.waiters.0).retain(|other| !Arc::ptr_eq(other, self.waiter));
+    }
+}
