@@ -4,7 +4,7 @@
 use std::path::Path;
 
 use anyhow::bail;
-use dmm_admin::config::{Hugepages, MemoryConfig};
+use dmm_admin::config::{Hugepages, MemoryConfig, parse_core_list};
 use dmm_hugepages::{Backing, Demand, Inventory};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
@@ -50,4 +50,33 @@ pub fn warnings() -> Vec<String> {
         }
     }
     warnings
+}
+
+/// The NUMA node of a core, if the machine under `root` has several and says so.
+pub fn node_of_core(root: &Path, core: u16) -> Option<u32> {
+    let nodes = std::fs::read_dir(root.join("sys/devices/system/node")).ok()?;
+    nodes.filter_map(Result::ok).find_map(|entry| {
+        let name = entry.file_name().into_string().ok()?;
+        let node = name.strip_prefix("node")?.parse().ok()?;
+        let cores = std::fs::read_to_string(entry.path().join("cpulist")).ok()?;
+        parse_core_list(cores.trim())?.contains(&core).then_some(node)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_core_is_found_on_its_node() {
+        let root = std::env::temp_dir().join(format!("dmm-numa-{}", std::process::id()));
+        for (node, cores) in [("node0", "0-3"), ("node1", "4-7,9"), ("possible", "0-1")] {
+            let folder = root.join("sys/devices/system/node").join(node);
+            std::fs::create_dir_all(&folder).unwrap();
+            std::fs::write(folder.join("cpulist"), format!("{cores}\n")).unwrap();
+        }
+        let found = [0, 5, 9, 8].map(|core| node_of_core(&root, core));
+        std::fs::remove_dir_all(&root).unwrap();
+        assert_eq!(found, [Some(0), Some(1), Some(1), None]);
+    }
 }

@@ -119,6 +119,19 @@ pub fn start(config: &Config, file_prefix: Option<&str>) -> anyhow::Result<Machi
         let workers: Vec<usize> = cores.iter().filter_map(|&core| worker_of(core)).collect();
         let inboxes: Arc<[Inbox]> =
             workers.iter().map(|&w| Inbox::new(plans[w].handle.waker.clone())).collect();
+        let device_node = ports.get(&stack.port)?.info().numa_node;
+        for &core in &cores {
+            let node = memory::node_of_core(std::path::Path::new("/"), core);
+            if let (Some(node), Some(device)) = (node, device_node)
+                && node != device
+            {
+                warnings.push(format!(
+                    "stack \"{}\" runs on core {core} of NUMA node {node}, and its port is on \
+                     node {device}: choose cores of that node",
+                    stack.name
+                ));
+            }
+        }
         let bindings = Arc::new(Bindings::default());
         let first_instance = u32::try_from(instances.len())?;
         stacks.push(StackInfo {

@@ -66,7 +66,8 @@ fn stats(control: &mut Control) -> Stats {
         let stack = &control.machine.stacks[place.stack].name;
         let mut show = |name: &'static str, count| {
             counters.insert(format!("stack.{stack}.{}.{name}", place.shard), count);
-            if let Some(reason) = name.strip_prefix("drop_").or_else(|| name.strip_prefix("drop.")) {
+            if let Some(reason) = name.strip_prefix("drop_").or_else(|| name.strip_prefix("drop."))
+            {
                 *drops.entry(reason).or_default() += count;
             }
         };

@@ -4,37 +4,30 @@
 //! not fit comes out as a [`Breach`].
 #![forbid(unsafe_code)]
 
-use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use dmm_proto::Breach;
 use dmm_proto::layout::{ContextLine, Pending};
 use dmm_proto::op::{Completion, Socket, Submission};
+use dmm_proto::rehome::{Outbox, rehome};
 use dmm_proto::ring::{Consumer, Producer};
 use dmm_proto::shared::Shared;
 use dmm_stack::SocketId;
 
 use crate::session::Session;
 
-/// A channel's daemon ends.
-pub struct Channel {
-    submissions: Consumer,
-    completions: Producer,
-    /// Completions that found no room in the ring. Bounded: a socket has one `Look` here at most,
-    /// and every other completion answers an operation, of which none is taken while any waits.
-    deferred: VecDeque<Deferred>,
-    context: Shared<ContextLine>,
-    /// Something was staged since the last publishing.
-    dirty: bool,
-}
+/// Completions of one socket that may wait for room at a time: a `Look`, the answer to its opening,
+/// and its closing. No operation is taken from a channel while any wait.
+const WAITING_PER_SOCKET: usize = 4;
 
-/// A completion that waits for room.
-pub enum Deferred {
-    /// A `Look` at a socket, which may be gone when room comes.
-    Look(SocketId),
-    /// Anything else.
-    Other(Completion),
+/// A channel's daemon ends.
+struct Channel {
+    submissions: Consumer,
+    completions: Outbox,
+    context: Shared<ContextLine>,
+    /// Something was added since the last flush.
+    dirty: bool,
 }
 
 /// A client on an instance.
@@ -46,6 +39,8 @@ pub struct Attachment {
     pending: Shared<Pending>,
     /// A bit for each context whose submissions were not drained to the end.
     unfinished: u64,
+    /// A bit for each context whose submissions wait until its completions find room.
+    stalled: u64,
     channels: Vec<Option<Channel>>,
     /// The socket of each slot, as far as slots were used.
     slots: Vec<Option<SocketId>>,
@@ -60,6 +55,7 @@ impl Attachment {
             session,
             instance,
             unfinished: 0,
+            stalled: 0,
             channels: (0..contexts).map(|_| None).collect(),
             slots: Vec::new(),
         }
@@ -73,7 +69,25 @@ impl Attachment {
             self.pending.contexts.swap(0, Ordering::AcqRel)
         };
         let known = u64::MAX >> (64 - self.channels.len());
-        std::mem::take(&mut self.unfinished) | (marked & known)
+        let resumed = self.take_resumed();
+        std::mem::take(&mut self.unfinished) | resumed | (marked & known)
+    }
+
+    /// Stalled contexts whose completions have all found room.
+    fn take_resumed(&mut self) -> u64 {
+        let mut resumed = self.stalled;
+        for (context, channel) in self.channels.iter().enumerate() {
+            if channel.as_ref().is_some_and(|channel| channel.completions.waiting() > 0) {
+                resumed &= !(1 << context);
+            }
+        }
+        self.stalled &= !resumed;
+        resumed
+    }
+
+    /// Comes back to `context` once its completions have found room.
+    pub fn stall(&mut self, context: u32) {
+        self.stalled |= 1 << context;
     }
 
     /// Comes back to `context` in the next turn: its submissions were not drained to the end.
@@ -92,7 +106,7 @@ impl Attachment {
             return Err(Breach::Context);
         }
         let channel = self.channel(context);
-        if !channel.deferred.is_empty() {
+        if channel.completions.waiting() > 0 {
             return Ok(None);
         }
         match channel.submissions.pop()? {
@@ -108,60 +122,56 @@ impl Attachment {
         }
     }
 
-    /// Stages a completion, or defers it if the ring is full. Returns whether it was deferred.
+    /// Adds a completion, which [`Attachment::flush`] shows. Returns whether it must wait for room.
     pub fn complete(&mut self, context: u32, completion: Completion) -> Result<bool, Breach> {
         let channel = self.channel(context);
-        if channel.deferred.is_empty() && channel.stage(&completion)? {
-            return Ok(false);
+        channel.completions.push(completion)?;
+        channel.dirty = true;
+        Ok(channel.completions.waiting() > 0)
+    }
+
+    /// Moves a socket's completions from one context's channel to another's.
+    pub fn rehome(&mut self, from: u32, to: u32, socket: Socket) -> Result<(), Breach> {
+        self.channel(from);
+        self.channel(to);
+        if from == to {
+            return self.complete(to, Completion::Rehomed { socket }).map(|_| ());
         }
-        channel.deferred.push_back(Deferred::Other(completion));
-        Ok(true)
+        let [Some(old), Some(new)] = self
+            .channels
+            .get_disjoint_mut([from as usize, to as usize])
+            .map_err(|_| Breach::Context)?
+        else {
+            return Err(Breach::Context);
+        };
+        (old.dirty, new.dirty) = (true, true);
+        rehome(&mut old.completions, &mut new.completions, socket)
     }
 
-    /// As [`Attachment::complete`], for a `Look`. The caller sees to it that a socket has only one
-    /// deferred.
-    pub fn look(&mut self, context: u32, id: SocketId, name: Socket) -> Result<bool, Breach> {
-        let channel = self.channel(context);
-        if channel.deferred.is_empty() && channel.stage(&Completion::Look { socket: name })? {
-            return Ok(false);
-        }
-        channel.deferred.push_back(Deferred::Look(id));
-        Ok(true)
+    /// Whether completions wait for room in a context's ring.
+    pub fn is_waiting(&self, context: u32) -> bool {
+        let channel = self.channels[context as usize].as_ref();
+        channel.is_some_and(|channel| channel.completions.waiting() > 0)
     }
 
-    /// Takes deferred completions while there is room for them; `stage` returns false when not.
-    pub fn has_deferred(&self) -> bool {
-        self.channels.iter().flatten().any(|channel| !channel.deferred.is_empty())
+    /// Whether completions wait for room in any ring.
+    pub fn has_waiting(&self) -> bool {
+        self.channels.iter().flatten().any(|channel| channel.completions.waiting() > 0)
     }
 
-    /// Stages deferred completions as far as there is room. `look` clears a socket's mark and says
-    /// whether, and under which name, it still wants its `Look`.
-    pub fn retry(
-        &mut self,
-        mut look: impl FnMut(SocketId) -> Option<Socket>,
-    ) -> Result<(), Breach> {
-        for channel in self.channels.iter_mut().flatten() {
-            while !channel.deferred.is_empty() && channel.completions.free()? > 0 {
-                let completion = match channel.deferred.pop_front() {
-                    Some(Deferred::Look(id)) => match look(id) {
-                        Some(socket) => Completion::Look { socket },
-                        None => continue,
-                    },
-                    Some(Deferred::Other(completion)) => completion,
-                    None => break,
-                };
-                channel.stage(&completion)?;
-            }
-        }
-        Ok(())
-    }
-
-    /// Publishes what was staged and rings where somebody sleeps. Returns the number of rings.
-    pub fn flush(&mut self) -> u64 {
+    /// Shows what was added, as far as there is room, and rings where somebody sleeps. Returns the
+    /// number of rings.
+    pub fn flush(&mut self) -> Result<u64, Breach> {
         let mut rings = 0;
         for (context, channel) in (0_u32..).zip(&mut self.channels) {
             let Some(channel) = channel else { continue };
-            if !std::mem::take(&mut channel.dirty) || !channel.completions.publish() {
+            let dirty = std::mem::take(&mut channel.dirty);
+            if !dirty && channel.completions.waiting() == 0 {
+                continue;
+            }
+            // Rehoming shows what was added by itself: a dirty channel is news in any case.
+            let shown = channel.completions.flush()?;
+            if !shown && !dirty {
                 continue;
             }
             if channel.context.asleep.is_up()
@@ -172,7 +182,7 @@ impl Attachment {
                 rings += 1;
             }
         }
-        rings
+        Ok(rings)
     }
 
     /// The socket in a slot: `Ok(None)` if the slot is free.
@@ -196,21 +206,13 @@ impl Attachment {
         let (memory, instance) = (&self.session.memory, self.instance);
         self.channels[context as usize].get_or_insert_with(|| {
             let channel = memory.geometry.channel(context, instance);
+            let waiting_max = WAITING_PER_SOCKET * memory.geometry.sockets as usize;
             Channel {
                 submissions: Consumer::new(memory.submissions(channel)),
-                completions: Producer::new(memory.completions(channel)),
-                deferred: VecDeque::new(),
+                completions: Outbox::new(Producer::new(memory.completions(channel)), waiting_max),
                 context: memory.context(context),
                 dirty: false,
             }
         })
-    }
-}
-
-impl Channel {
-    fn stage(&mut self, completion: &Completion) -> Result<bool, Breach> {
-        let staged = self.completions.stage(&completion.encode())?;
-        self.dirty |= staged;
-        Ok(staged)
     }
 }

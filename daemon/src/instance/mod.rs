@@ -146,7 +146,6 @@ impl Instance {
             worked = true;
         }
         self.trim(now);
-        self.retry_deferred();
         self.flush_clients();
         worked
     }
@@ -158,10 +157,10 @@ impl Instance {
         if let Some(at) = self.rx.deadline() {
             sooner(at);
         }
-        if self.sockets.len() > 0 {
+        if self.sockets.count() > 0 {
             sooner(self.next_trim);
         }
-        if self.attachments.iter().flatten().any(Attachment::has_deferred) {
+        if self.attachments.iter().flatten().any(Attachment::has_waiting) {
             // Nothing tells that a client made room in its ring.
             sooner(now + Duration::from_millis(1));
         }
@@ -341,9 +340,17 @@ impl Instance {
     }
 
     fn flush_clients(&mut self) {
+        for (owner, attachment) in self.attachments.iter().enumerate() {
+            let waits = attachment.as_ref().is_some_and(Attachment::has_waiting);
+            if waits && !self.dirty.contains(&owner) {
+                self.dirty.push(owner);
+            }
+        }
         for owner in self.dirty.drain(..) {
-            if let Some(Some(attachment)) = self.attachments.get_mut(owner) {
-                self.counters.doorbells.add(attachment.flush());
+            let Some(Some(attachment)) = self.attachments.get_mut(owner) else { continue };
+            match attachment.flush() {
+                Ok(rings) => self.counters.doorbells.add(rings),
+                Err(breach) => self.breaches.push((owner, breach)),
             }
         }
     }

@@ -100,23 +100,15 @@ impl Instance {
         }
     }
 
-    /// Tells a socket's client to look at it, unless it was told and has not looked yet.
+    /// Tells a socket's client to look at it, unless it was told and has not looked yet. The word
+    /// is the client's to scribble over: what that piles up is bounded by the outbox.
     fn look(&mut self, id: SocketId) {
-        let Some(entry) = self.sockets.get_mut(id) else { return };
-        let Some(owner) = entry.owner else { return };
-        // The word is the client's to scribble over; our own mark bounds what is deferred.
-        if entry.look_deferred || entry.client.rx_told.swap(1, Ordering::AcqRel) != 0 {
+        let Some(entry) = self.sockets.get(id).filter(|entry| entry.owner.is_some()) else {
             return;
-        }
-        let Some(Some(attachment)) = self.attachments.get_mut(owner) else { return };
-        match attachment.look(entry.context, id, entry.name) {
-            Ok(deferred) => {
-                entry.look_deferred = deferred;
-                self.counters.completions_deferred.add(u64::from(deferred));
-                self.counters.completions.add(1);
-                self.mark_dirty(owner);
-            }
-            Err(breach) => self.breaches.push((owner, breach)),
+        };
+        if entry.client.rx_told.swap(1, Ordering::AcqRel) == 0 {
+            let socket = entry.name;
+            self.tell(id, Completion::Look { socket });
         }
     }
 
@@ -137,8 +129,8 @@ impl Instance {
         completion: Completion,
     ) -> Result<(), Breach> {
         let Some(Some(attachment)) = self.attachments.get_mut(owner) else { return Ok(()) };
-        let deferred = attachment.complete(context, completion)?;
-        self.counters.completions_deferred.add(u64::from(deferred));
+        let waits = attachment.complete(context, completion)?;
+        self.counters.completions_deferred.add(u64::from(waits));
         self.counters.completions.add(1);
         self.mark_dirty(owner);
         Ok(())
@@ -158,27 +150,7 @@ impl Instance {
         }
     }
 
-    /// Gives deferred completions to clients that made room.
-    pub(super) fn retry_deferred(&mut self) {
-        for owner in 0..self.attachments.len() {
-            let Some(attachment) = self.attachments[owner].as_mut() else { continue };
-            if !attachment.has_deferred() {
-                continue;
-            }
-            let sockets = &mut self.sockets;
-            let result = attachment.retry(|id| {
-                let entry = sockets.get_mut(id).filter(|entry| entry.owner == Some(owner))?;
-                entry.look_deferred = false;
-                Some(entry.name)
-            });
-            match result {
-                Ok(()) => self.mark_dirty(owner),
-                Err(breach) => self.breaches.push((owner, breach)),
-            }
-        }
-    }
-
-    fn mark_dirty(&mut self, owner: usize) {
+    pub(super) fn mark_dirty(&mut self, owner: usize) {
         if !self.dirty.contains(&owner) {
             self.dirty.push(owner);
         }

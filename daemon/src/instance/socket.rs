@@ -35,8 +35,6 @@ pub struct Socket {
     pub kind: Kind,
     /// The context that hears of it.
     pub context: u32,
-    /// A `Look` waits in the deferred completions.
-    pub look_deferred: bool,
     /// The daemon's shared line; not to be written for an orphan.
     pub daemon: Shared<DaemonLine>,
     /// The client's shared line; likewise.
@@ -98,7 +96,7 @@ impl Sockets {
     }
 
     /// Sockets in the table, orphans included.
-    pub fn len(&self) -> usize {
+    pub fn count(&self) -> usize {
         self.slab.len() - self.free.len()
     }
 

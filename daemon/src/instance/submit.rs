@@ -33,35 +33,41 @@ impl Instance {
     pub(super) fn drain_attachment(&mut self, now: Instant, owner: usize) -> bool {
         let Some(attachment) = self.attachments[owner].as_mut() else { return false };
         let mut contexts = attachment.take_pending();
-        let worked = contexts != 0;
+        let mut worked = false;
         while contexts != 0 {
             let context = contexts.trailing_zeros();
             contexts &= contexts - 1;
-            if let Err(breach) = self.drain_channel(now, owner, context) {
-                self.breaches.push((owner, breach));
-                return true;
+            match self.drain_channel(now, owner, context) {
+                Ok(taken) => worked |= taken > 0,
+                Err(breach) => {
+                    self.breaches.push((owner, breach));
+                    return true;
+                }
             }
         }
         worked
     }
 
-    fn drain_channel(&mut self, now: Instant, owner: usize, context: u32) -> Result<(), Breach> {
+    /// Takes operations from one channel, up to a bound. Returns how many.
+    fn drain_channel(&mut self, now: Instant, owner: usize, context: u32) -> Result<usize, Breach> {
         let mut taken = 0;
         while taken < OPERATIONS_PER_TURN {
-            let Some(attachment) = self.attachments[owner].as_mut() else { return Ok(()) };
+            let Some(attachment) = self.attachments[owner].as_mut() else { return Ok(taken) };
             let Some(submission) = attachment.next_submission(context)? else { break };
             taken += 1;
             self.submit(now, owner, context, submission)?;
         }
         if let Some(attachment) = self.attachments[owner].as_mut() {
             attachment.release(context);
-            if taken == OPERATIONS_PER_TURN || attachment.has_deferred() {
+            if attachment.is_waiting(context) {
+                attachment.stall(context);
+            } else if taken == OPERATIONS_PER_TURN {
                 attachment.leave_unfinished(context);
             }
             attachment.session.usage.operations.fetch_add(taken as u64, Ordering::Relaxed);
         }
         self.counters.operations.add(taken as u64);
-        Ok(())
+        Ok(taken)
     }
 
     fn submit(
@@ -319,13 +325,14 @@ impl Instance {
         if attachment.session.ringer(context).is_none() {
             return Err(Breach::Context);
         }
-        if let Some(entry) = self.sockets.get_mut(id) {
-            entry.context = context;
-            // What the old channel still holds is stale: its readers find nothing new, and the new
-            // context looks for itself.
-            entry.client.rx_told.swap(0, Ordering::AcqRel);
-        }
-        self.answer(owner, context, Completion::Rehomed { socket })
+        let Some(entry) = self.sockets.get_mut(id) else { return Ok(()) };
+        let from = std::mem::replace(&mut entry.context, context);
+        // A `Look` may be under way on the old channel; the new context looks for itself.
+        entry.client.rx_told.swap(0, Ordering::AcqRel);
+        let Some(attachment) = self.attachments[owner].as_mut() else { return Ok(()) };
+        attachment.rehome(from, context, socket)?;
+        self.mark_dirty(owner);
+        Ok(())
     }
 
     /// Asks the stack something that cannot be refused to a socket in the right state; a socket
@@ -370,7 +377,6 @@ impl Instance {
             name,
             kind,
             context,
-            look_deferred: false,
             daemon: memory.daemon_line(name.slot),
             client: memory.client_line(name.slot),
             binding: None,

@@ -16,7 +16,7 @@ fn of_instance(instance: &Instance, sockets: bool) -> InstanceReport {
     let mut report = InstanceReport {
         index: instance.config().index,
         counters: vec![("drop_tx_full", instance.tx_dropped())],
-        sockets: instance.sockets().len() as u64,
+        sockets: instance.sockets().count() as u64,
         orphans: instance.sockets().orphans() as u64,
         rows: Vec::new(),
     };
