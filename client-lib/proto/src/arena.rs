@@ -48,7 +48,11 @@ mod memory {
             let keep: Arc<HeapMemory> = Arc::new(HeapMemory(std::cell::UnsafeCell::new(memory)));
             // SAFETY: nobody else has the cell yet; the vector never grows, so its buffer stays.
             let base = unsafe { (*keep.0.get()).as_mut_ptr() };
-            Self { base: NonNull::new(base.cast()).expect("a vector's pointer"), chunks, _keep: keep }
+            Self {
+                base: NonNull::new(base.cast()).expect("a vector's pointer"),
+                chunks,
+                _keep: keep,
+            }
         }
 
         /// An arena at `base`, alive as long as `keep`.
@@ -57,7 +61,11 @@ mod memory {
         /// `chunks * CHUNK_BYTES` bytes at `base` stay mapped readable and writable while `keep`
         /// lives.
         #[must_use]
-        pub unsafe fn from_raw(base: NonNull<u8>, chunks: u32, keep: Arc<dyn Any + Send + Sync>) -> Self {
+        pub unsafe fn from_raw(
+            base: NonNull<u8>,
+            chunks: u32,
+            keep: Arc<dyn Any + Send + Sync>,
+        ) -> Self {
             Self { base, chunks, _keep: keep }
         }
 
@@ -114,35 +122,43 @@ mod memory {
     /// The arena under loom: a cell per byte, so that loom reports an unordered access.
     #[derive(Clone)]
     pub struct Arena {
-        bytes: Arc<Vec<UnsafeCell<u8>>>,
+        memory: Arc<Memory>,
     }
 
+    struct Memory(Vec<UnsafeCell<u8>>);
+
     // SAFETY: loom's cells check every access.
-    unsafe impl Send for Arena {}
+    unsafe impl Send for Memory {}
     // SAFETY: as above.
-    unsafe impl Sync for Arena {}
+    unsafe impl Sync for Memory {}
 
     impl Arena {
+        /// An arena of `chunks` zeroed chunks.
         pub fn heap(chunks: u32) -> Self {
             let bytes = (0..chunks as usize * CHUNK_BYTES).map(|_| UnsafeCell::new(0)).collect();
-            Self { bytes: Arc::new(bytes) }
+            Self { memory: Arc::new(Memory(bytes)) }
         }
 
+        /// How many chunks there are.
         pub fn chunks(&self) -> u32 {
-            u32::try_from(self.bytes.len() / CHUNK_BYTES).expect("small")
+            u32::try_from(self.memory.0.len() / CHUNK_BYTES).expect("small")
         }
 
+        /// Copies `bytes` into `chunk` at `offset`.
         pub fn copy_in(&self, chunk: ChunkIndex, offset: usize, bytes: &[u8]) {
             for (i, byte) in bytes.iter().enumerate() {
                 // SAFETY: loom checks that no other access is concurrent.
-                self.bytes[chunk as usize * CHUNK_BYTES + offset + i].with_mut(|p| unsafe { *p = *byte });
+                self.memory.0[chunk as usize * CHUNK_BYTES + offset + i]
+                    .with_mut(|p| unsafe { *p = *byte });
             }
         }
 
+        /// Copies from `chunk` at `offset` into `bytes`.
         pub fn copy_out(&self, chunk: ChunkIndex, offset: usize, bytes: &mut [u8]) {
             for (i, byte) in bytes.iter_mut().enumerate() {
                 // SAFETY: loom checks that no write is concurrent.
-                *byte = self.bytes[chunk as usize * CHUNK_BYTES + offset + i].with(|p| unsafe { *p });
+                *byte = self.memory.0[chunk as usize * CHUNK_BYTES + offset + i]
+                    .with(|p| unsafe { *p });
             }
         }
     }
@@ -175,7 +191,11 @@ mod pool {
         pub fn new(chunks: u32) -> Self {
             let next = (1..=chunks).map(|n| AtomicU32::new(if n == chunks { NONE } else { n }));
             let top = if chunks == 0 { NONE } else { 0 };
-            Self { top: AtomicU64::new(u64::from(top)), next: next.collect(), used: AtomicU32::new(0) }
+            Self {
+                top: AtomicU64::new(u64::from(top)),
+                next: next.collect(),
+                used: AtomicU32::new(0),
+            }
         }
 
         /// Takes a free chunk, or `None` if the client's quota is used up.
@@ -259,7 +279,10 @@ mod pool {
                         for _ in 0..50_000 {
                             let held: Vec<_> = (0..2).filter_map(|_| pool.take()).collect();
                             for &chunk in &held {
-                                assert_eq!(owners[chunk as usize].fetch_add(1, Ordering::SeqCst), 0);
+                                assert_eq!(
+                                    owners[chunk as usize].fetch_add(1, Ordering::SeqCst),
+                                    0
+                                );
                             }
                             for &chunk in &held {
                                 owners[chunk as usize].fetch_sub(1, Ordering::SeqCst);

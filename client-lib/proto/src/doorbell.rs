@@ -15,7 +15,7 @@
 //! ```
 #![forbid(unsafe_code)]
 
-use crate::sync::{AtomicU32, Ordering, fence};
+use crate::sync::{AtomicU32, Handover, Ordering, fence_at};
 
 #[cfg(not(loom))]
 pub use bell::{Heard, Listener, Ringer, bell};
@@ -29,7 +29,7 @@ impl SleepFlag {
     /// Raises the flag. The caller looks for work once more before it blocks.
     pub fn raise(&self) {
         self.0.store(1, Ordering::Relaxed);
-        fence(Ordering::SeqCst);
+        fence_at(Handover::Sleep);
     }
 
     /// Lowers the flag: the owner is awake.
@@ -40,7 +40,7 @@ impl SleepFlag {
     /// For the waker, after publishing: whether to ring.
     #[must_use]
     pub fn is_up(&self) -> bool {
-        fence(Ordering::SeqCst);
+        fence_at(Handover::Sleep);
         self.0.load(Ordering::Relaxed) != 0
     }
 }
@@ -52,6 +52,12 @@ mod bell {
     use nix::sys::signal::{SigSet, SigmaskHow, Signal};
     use std::io;
     use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+    /// Bytes of one read that empties a bell.
+    const DRAIN_BYTES: usize = 4096;
+    /// Reads that empty a bell at most: 64 KiB, a pipe's size unless its writer made it larger,
+    /// and one that finds it empty.
+    const DRAIN_READS: usize = 64 * 1024 / DRAIN_BYTES + 1;
 
     /// The waker's end: the only write end of a pipe.
     #[derive(Debug)]
@@ -127,11 +133,12 @@ mod bell {
             Self(fd)
         }
 
-        /// Empties the pipe.
+        /// Empties the pipe, as far as a bounded number of reads does: who rings faster than we
+        /// read must not keep us here, and what is left only makes the next sleep a short one.
         pub fn drain(&self) -> Heard {
-            let mut bytes = [0; 256];
+            let mut bytes = [0; DRAIN_BYTES];
             let mut heard = Heard::Nothing;
-            loop {
+            for _ in 0..DRAIN_READS {
                 match nix::unistd::read(&self.0, &mut bytes) {
                     Ok(0) => return Heard::Ended,
                     Ok(len) if len < bytes.len() => return Heard::Rung,
@@ -140,6 +147,7 @@ mod bell {
                     Err(_) => return heard,
                 }
             }
+            heard
         }
     }
 
@@ -170,6 +178,25 @@ mod bell {
             assert_eq!(listener.drain(), Heard::Nothing);
             drop(ringer);
             assert_eq!(listener.drain(), Heard::Ended);
+            Ok(())
+        }
+
+        #[test]
+        fn whoever_rings_faster_than_we_read_does_not_keep_us() -> io::Result<()> {
+            use nix::fcntl::{FcntlArg, fcntl};
+            let (ringer, listener) = bell()?;
+            // A hostile writer makes its pipe larger: as good as one that never stops.
+            let size = fcntl(&ringer, FcntlArg::F_SETPIPE_SZ(1 << 20))?;
+            let size = usize::try_from(size).unwrap();
+            let mut written = 0;
+            while let Ok(len) = nix::unistd::write(&ringer, &[1; 4096]) {
+                written += len;
+            }
+            assert!(written <= size && written > DRAIN_READS * DRAIN_BYTES);
+            assert_eq!(listener.drain(), Heard::Rung);
+            let mut left = vec![0; size];
+            let left = nix::unistd::read(&listener, &mut left).unwrap();
+            assert_eq!(left, written - DRAIN_READS * DRAIN_BYTES);
             Ok(())
         }
 

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!  client                                   daemon
-//!    │── Hello {version, contexts, name} ─────▶│  checks SO_PEERCRED, quotas
+//!    │── Hello {version, name} ───────────────▶│  checks SO_PEERCRED, quotas
 //!    │◀─ Welcome {geometry} + descriptors ─────│  beacon, regions, doorbells
 //!    │── Request {open context} ──────────────▶│
 //!    │◀─ Reply + the context's doorbell ───────│
@@ -13,26 +13,23 @@
 //! marks an operator's request on the same socket.
 #![forbid(unsafe_code)]
 
-use std::io::{self, IoSlice, IoSliceMut};
-use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::io;
+use std::os::fd::{BorrowedFd, OwnedFd};
 
 use nix::errno::Errno;
-use nix::sys::socket::{
-    ControlMessage, ControlMessageOwned, MsgFlags, UnixAddr, recvmsg, sendmsg,
-};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 use crate::layout::Geometry;
+use crate::message::send;
+
+pub use crate::message::{FDS_MAX, receive};
+pub use crate::request::Request;
 
 const HELLO_MAGIC: [u8; 8] = *b"DMMhello";
 const WELCOME_MAGIC: [u8; 8] = *b"DMMwelco";
-const REQUEST_MAGIC: [u8; 8] = *b"DMMreqst";
 
 /// Bytes of the text that comes with a refusal.
 pub const TEXT_BYTES: usize = 192;
-
-/// Descriptors of a packet at most (`SCM_MAX_FD`).
-pub const FDS_MAX: usize = 253;
 
 /// Descriptors of a welcome that come before the workers' doorbells: beacon, daemon region, client
 /// region, arena, and the listener of context 0.
@@ -64,30 +61,11 @@ struct WelcomePacket {
     text: [u8; TEXT_BYTES],
 }
 
-/// A later packet of the client.
-#[repr(C)]
-#[derive(Clone, Copy, Debug, FromBytes, IntoBytes, Immutable, KnownLayout)]
-struct RequestPacket {
-    magic: [u8; 8],
-    code: u32,
-    argument: u32,
-}
-
 /// What a client says of itself.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Hello {
     /// The program's name, for reports.
     pub name: String,
-}
-
-/// What a client asks on the session socket.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Request {
-    /// Opens a context; the reply carries its doorbell.
-    OpenContext {
-        /// Which: below the session's quota, and not open yet.
-        context: u32,
-    },
 }
 
 /// Why a hello is not one.
@@ -147,12 +125,20 @@ impl Hello {
 
     /// Sends a hello of another version: for tests of the refusal.
     pub fn send_version(&self, socket: BorrowedFd<'_>, version: u32) -> io::Result<()> {
+        send(socket, self.packet_of(version).as_bytes(), &[])
+    }
+
+    /// The packet of this version: for a mock that sends it with more than belongs to it.
+    pub(crate) fn packet(&self) -> Vec<u8> {
+        self.packet_of(crate::VERSION).as_bytes().to_vec()
+    }
+
+    fn packet_of(&self, version: u32) -> HelloPacket {
         let mut name = [0; 32];
         let len = self.name.len().min(31);
         name[..len].copy_from_slice(&self.name.as_bytes()[..len]);
         let bytes = u32::try_from(size_of::<HelloPacket>()).expect("small");
-        let packet = HelloPacket { magic: HELLO_MAGIC, version, bytes, name };
-        send(socket, packet.as_bytes(), &[])
+        HelloPacket { magic: HELLO_MAGIC, version, bytes, name }
     }
 
     /// Reads a hello from a packet.
@@ -175,27 +161,6 @@ impl Hello {
     }
 }
 
-impl Request {
-    /// Sends the request.
-    pub fn send(&self, socket: BorrowedFd<'_>) -> io::Result<()> {
-        let (code, argument) = match *self {
-            Self::OpenContext { context } => (1, context),
-        };
-        let packet = RequestPacket { magic: REQUEST_MAGIC, code, argument };
-        send(socket, packet.as_bytes(), &[])
-    }
-
-    /// Reads a request from a packet; `None` if it is none.
-    #[must_use]
-    pub fn parse(packet: &[u8]) -> Option<Self> {
-        let packet = RequestPacket::read_from_bytes(packet).ok()?;
-        match (packet.magic == REQUEST_MAGIC, packet.code) {
-            (true, 1) => Some(Self::OpenContext { context: packet.argument }),
-            _ => None,
-        }
-    }
-}
-
 /// Sends a welcome, or the reply to a request, with its descriptors.
 pub fn send_welcome(
     socket: BorrowedFd<'_>,
@@ -214,8 +179,7 @@ pub fn send_welcome(
         reserved: 0,
         text: [0; TEXT_BYTES],
     };
-    let fds: Vec<RawFd> = fds.iter().map(AsRawFd::as_raw_fd).collect();
-    send(socket, packet.as_bytes(), &fds)
+    send(socket, packet.as_bytes(), fds)
 }
 
 /// Refuses a hello or a request with an errno and words.
@@ -241,14 +205,21 @@ pub fn send_refusal(socket: BorrowedFd<'_>, errno: Errno, words: &str) -> io::Re
     send(socket, packet.as_bytes(), &[])
 }
 
-/// Receives the daemon's answer: the geometry and descriptors, checked for their number.
+/// Receives the daemon's answer: the geometry, checked, and the descriptors, whose number the
+/// caller checks.
 pub fn receive_welcome(socket: BorrowedFd<'_>) -> Result<(Geometry, Vec<OwnedFd>), AttachError> {
-    let mut bytes = [0; size_of::<WelcomePacket>()];
+    // One byte more than there should be, so that a longer packet is not taken for one of ours.
+    let mut bytes = [0; size_of::<WelcomePacket>() + 1];
     let (len, fds) = receive(socket, &mut bytes)?;
     if len == 0 {
         return Err(io::Error::from(io::ErrorKind::ConnectionReset).into());
     }
-    let packet = WelcomePacket::read_from_bytes(&bytes[..len]).map_err(|_| AttachError::Malformed)?;
+    parse_welcome(&bytes[..len]).map(|geometry| (geometry, fds))
+}
+
+/// Reads a welcome, or the error that a refusal is, from a packet.
+pub(crate) fn parse_welcome(bytes: &[u8]) -> Result<Geometry, AttachError> {
+    let packet = WelcomePacket::read_from_bytes(bytes).map_err(|_| AttachError::Malformed)?;
     if packet.magic != WELCOME_MAGIC {
         return Err(AttachError::Malformed);
     }
@@ -269,42 +240,7 @@ pub fn receive_welcome(socket: BorrowedFd<'_>) -> Result<(Geometry, Vec<OwnedFd>
     if !geometry.is_sane() {
         return Err(AttachError::Malformed);
     }
-    Ok((geometry, fds))
-}
-
-/// Sends one packet with descriptors.
-fn send(socket: BorrowedFd<'_>, bytes: &[u8], fds: &[RawFd]) -> io::Result<()> {
-    let rights = [ControlMessage::ScmRights(fds)];
-    let control = if fds.is_empty() { &rights[..0] } else { &rights[..] };
-    sendmsg::<UnixAddr>(
-        socket.as_raw_fd(),
-        &[IoSlice::new(bytes)],
-        control,
-        MsgFlags::MSG_NOSIGNAL,
-        None,
-    )?;
-    Ok(())
-}
-
-/// Receives one packet with its descriptors, which are closed on exec. A packet that does not fit
-/// is cut, and its parser will refuse it.
-pub fn receive(socket: BorrowedFd<'_>, bytes: &mut [u8]) -> io::Result<(usize, Vec<OwnedFd>)> {
-    let mut space = nix::cmsg_space!([RawFd; FDS_MAX]);
-    let mut slices = [IoSliceMut::new(bytes)];
-    let message = loop {
-        let flags = MsgFlags::MSG_CMSG_CLOEXEC;
-        match recvmsg::<UnixAddr>(socket.as_raw_fd(), &mut slices, Some(&mut space), flags) {
-            Err(Errno::EINTR) => {}
-            other => break other?,
-        }
-    };
-    let mut fds = Vec::new();
-    for control in message.cmsgs()? {
-        if let ControlMessageOwned::ScmRights(received) = control {
-            fds.extend(received.into_iter().map(crate::region::own));
-        }
-    }
-    Ok((message.bytes, fds))
+    Ok(geometry)
 }
 
 fn text_of(bytes: &[u8]) -> String {
@@ -316,6 +252,7 @@ fn text_of(bytes: &[u8]) -> String {
 mod tests {
     use super::*;
     use nix::sys::socket::{AddressFamily, SockFlag, SockType, socketpair};
+    use proptest::prelude::*;
     use std::os::fd::AsFd;
 
     fn pair() -> (OwnedFd, OwnedFd) {
@@ -369,6 +306,30 @@ mod tests {
         assert!(matches!(receive_welcome(client.as_fd()), Err(AttachError::Malformed)));
         for len in 0..size_of::<HelloPacket>() {
             assert!(Hello::parse(&HELLO_MAGIC.repeat(8)[..len]).is_err());
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn arbitrary_packets_never_panic(
+            mut bytes in prop::collection::vec(any::<u8>(), 0..400),
+            magic in prop::sample::select(vec![HELLO_MAGIC, WELCOME_MAGIC, [0; 8]]),
+            version in prop::bool::ANY,
+            exact in prop::sample::select(vec![0, size_of::<HelloPacket>(), size_of::<WelcomePacket>()]),
+        ) {
+            if exact > 0 { bytes.resize(exact, 0xa5); }
+            for (byte, magic) in bytes.iter_mut().zip(magic) { *byte = magic; }
+            if version && bytes.len() >= 16 {
+                bytes[8..12].copy_from_slice(&crate::VERSION.to_le_bytes());
+                bytes[12..16].copy_from_slice(&[48, 0, 0, 0]);
+            }
+            if let Ok(hello) = Hello::parse(&bytes) {
+                prop_assert!(bytes.len() == size_of::<HelloPacket>() && hello.name.chars().count() <= 32);
+            }
+            if let Ok(geometry) = parse_welcome(&bytes) {
+                prop_assert!(geometry.is_sane());
+                prop_assert!(geometry.daemon_bytes() < 1 << 40 && geometry.client_bytes() < 1 << 40);
+            }
         }
     }
 }

@@ -107,7 +107,8 @@ pub struct Geometry {
 
 const PAGE: u64 = 4096;
 
-const fn bytes<T>(count: u32) -> u64 {
+/// Bytes of `count` structures, in whole pages.
+pub(crate) const fn bytes<T>(count: u32) -> u64 {
     (size_of::<T>() as u64 * count as u64).next_multiple_of(PAGE)
 }
 

@@ -19,15 +19,27 @@
 //! Start reading at [`layout`], which places every shared word, then [`ring`], [`fifo`] and [`op`].
 
 pub mod arena;
+#[cfg(not(loom))]
+pub mod attach;
 pub mod breach;
 pub mod doorbell;
 pub mod fifo;
 #[cfg(not(loom))]
 pub mod hello;
 pub mod layout;
+#[cfg(not(loom))]
+pub mod lease;
+#[cfg(not(loom))]
+pub mod message;
+#[cfg(not(loom))]
+pub mod mock;
 pub mod op;
+pub mod pair;
 #[cfg(not(loom))]
 pub mod region;
+pub mod rehome;
+#[cfg(not(loom))]
+pub mod request;
 pub mod ring;
 #[cfg(not(loom))]
 pub mod session;

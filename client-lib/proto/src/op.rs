@@ -319,11 +319,9 @@ impl Submission {
     #[must_use]
     pub fn encode(&self) -> Entry {
         let words = match *self {
-            Self::Connect { socket, local, remote } => Words {
-                first: local.encode(),
-                second: remote.encode(),
-                ..Words::new(1, socket)
-            },
+            Self::Connect { socket, local, remote } => {
+                Words { first: local.encode(), second: remote.encode(), ..Words::new(1, socket) }
+            }
             Self::Listen { socket, local, backlog } => {
                 Words { number: backlog, first: local.encode(), ..Words::new(2, socket) }
             }
@@ -351,9 +349,7 @@ impl Submission {
                 Words { small: option as u32, number: value, ..Words::new(9, socket) }
             }
             Self::Close { socket } => Words::new(10, socket),
-            Self::Rehome { socket, context } => {
-                Words { number: context, ..Words::new(11, socket) }
-            }
+            Self::Rehome { socket, context } => Words { number: context, ..Words::new(11, socket) },
         };
         words.pack()
     }
@@ -512,8 +508,10 @@ mod tests {
 
     fn address() -> impl Strategy<Value = Address> {
         prop_oneof![
-            (any::<u32>(), any::<u16>())
-                .prop_map(|(ip, port)| Address::from(SocketAddr::new(Ipv4Addr::from(ip).into(), port))),
+            (any::<u32>(), any::<u16>()).prop_map(|(ip, port)| Address::from(SocketAddr::new(
+                Ipv4Addr::from(ip).into(),
+                port
+            ))),
             (any::<u128>(), any::<u16>(), any::<u32>()).prop_map(|(ip, port, scope)| {
                 Address::from(SocketAddr::V6(SocketAddrV6::new(Ipv6Addr::from(ip), port, 0, scope)))
             }),

@@ -130,13 +130,6 @@ impl Region {
     }
 }
 
-/// Takes charge of a descriptor that the kernel has just installed for this process.
-pub(crate) fn own(fd: std::os::fd::RawFd) -> OwnedFd {
-    use std::os::fd::FromRawFd;
-    // SAFETY: the callers pass descriptors that recvmsg(2) returned and nobody owns yet.
-    unsafe { OwnedFd::from_raw_fd(fd) }
-}
-
 /// Whether `signal` is pending for this thread (sigpending(2), which nix does not wrap).
 pub(crate) fn signal_pending(signal: Signal) -> bool {
     let mut set = nix::sys::signal::SigSet::empty();

@@ -19,7 +19,7 @@
 
 use crate::breach::Breach;
 use crate::shared::Shared;
-use crate::sync::{AtomicU32, AtomicU64, Ordering};
+use crate::sync::{AtomicU32, AtomicU64, Handover, Ordering, at};
 
 /// Words of an entry.
 pub const ENTRY_WORDS: usize = 8;
@@ -50,6 +50,12 @@ impl Slot {
         for (word, value) in self.words.iter().zip(entry) {
             word.store(*value, Ordering::Relaxed);
         }
+    }
+
+    /// Writes one word: how a mock of a hostile producer scribbles.
+    #[cfg(not(loom))]
+    pub(crate) fn store_word(&self, word: usize, value: u64) {
+        self.words[word].store(value, Ordering::Relaxed);
     }
 
     fn load(&self) -> Entry {
@@ -120,7 +126,7 @@ impl Producer {
         if self.staged == self.published {
             return false;
         }
-        self.parts.tail.count.store(self.staged, Ordering::Release);
+        self.parts.tail.count.store(self.staged, at(Handover::RingTail, Ordering::Release));
         self.published = self.staged;
         true
     }

@@ -82,7 +82,9 @@ impl Memory {
         Parts {
             tail: self.client.shared(nth::<Cursor>(g.submission_tails_at(), channel)),
             head: self.daemon.shared(nth::<Cursor>(g.submission_heads_at(), channel)),
-            slots: self.client.shared_slice(ring_at(g.submissions_at(), channel), RING_ENTRIES as usize),
+            slots: self
+                .client
+                .shared_slice(ring_at(g.submissions_at(), channel), RING_ENTRIES as usize),
         }
     }
 
@@ -93,7 +95,9 @@ impl Memory {
         Parts {
             tail: self.daemon.shared(nth::<Cursor>(g.completion_tails_at(), channel)),
             head: self.client.shared(nth::<Cursor>(g.completion_heads_at(), channel)),
-            slots: self.daemon.shared_slice(ring_at(g.completions_at(), channel), RING_ENTRIES as usize),
+            slots: self
+                .daemon
+                .shared_slice(ring_at(g.completions_at(), channel), RING_ENTRIES as usize),
         }
     }
 

@@ -37,6 +37,12 @@ unsafe impl Atomics for crate::layout::WorkerLine {}
 unsafe impl Atomics for crate::layout::Pending {}
 // SAFETY: arrays of atomics and padding.
 unsafe impl Atomics for crate::layout::StackEntry {}
+// SAFETY: atomics and padding.
+unsafe impl Atomics for crate::pair::PairLine {}
+// SAFETY: atomics and padding.
+unsafe impl Atomics for crate::pair::PairContext {}
+// SAFETY: a single atomic integer.
+unsafe impl Atomics for crate::doorbell::SleepFlag {}
 
 /// A reference to a `T`, or a slice of them, in memory that another process may write.
 pub struct Shared<T: ?Sized> {

@@ -13,6 +13,7 @@ use dmm_proto::arena::{CHUNK_BYTES, ChunkPool};
 use dmm_proto::doorbell::{Listener, Ringer};
 use dmm_proto::hello::{self, Hello, HelloError, Request};
 use dmm_proto::layout::Geometry;
+use dmm_proto::request::PACKET_BYTES_MAX;
 use nix::errno::Errno;
 use tracing::{debug, info, warn};
 
@@ -178,7 +179,7 @@ impl Sessions {
     /// Reads what a client sent after its hello. Returns false if the client must go.
     pub fn hear(&mut self, id: SessionId) -> bool {
         let Some(attached) = self.attached.get_mut(&id) else { return true };
-        let mut bytes = [0; 256];
+        let mut bytes = [0; PACKET_BYTES_MAX];
         let (len, _fds) = match hello::receive(attached.socket.as_fd(), &mut bytes) {
             Ok(received) => received,
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => return true,
@@ -191,7 +192,8 @@ impl Sessions {
         let breach = match Request::parse(&bytes[..len]) {
             _ if attached.requests > REQUESTS_MAX => Breach::Flood,
             Some(Request::OpenContext { context }) => return open_context(attached, context),
-            _ => Breach::Request,
+            Some(_) => return refuse_later_request(attached),
+            None => Breach::Request,
         };
         if attached.session.condemn(breach) {
             self.count_refusal(breach.name());
@@ -270,6 +272,12 @@ fn send_welcome(
     ];
     fds.extend(ringers.iter().map(AsFd::as_fd));
     hello::send_welcome(socket, &memory.geometry, &fds)
+}
+
+/// Answers what the contract has and this daemon does not do yet: leases.
+fn refuse_later_request(attached: &Attached) -> bool {
+    let words = "this daemon does not serve leases";
+    hello::send_refusal(attached.socket.as_fd(), Errno::ENOSYS, words).is_ok()
 }
 
 fn open_context(attached: &Attached, context: u32) -> bool {

@@ -6,17 +6,17 @@
 #![forbid(unsafe_code)]
 
 use super::daemon::FifoParts;
-use super::line::{Anchor, ClientLine, DaemonLine, claim, number_of, offset_of};
+use super::line::{Anchor, ClientLine, DaemonLine, State, claim, number_of, offset_of};
 use crate::arena::{Arena, CHUNK_BYTES, ChunkIndex};
 use crate::shared::Shared;
-use crate::sync::{AtomicU32, AtomicU64, Ordering, fence};
+use crate::sync::{AtomicU32, AtomicU64, Handover, Ordering, at, fence_at};
 
 /// Where a client stands in a list of chunks.
 #[derive(Clone, Copy)]
 struct Place {
     chunk: ChunkIndex,
     /// The number of `chunk`, or `None` before the first.
-    number: Option<u32>,
+    number: Option<u64>,
 }
 
 impl Place {
@@ -32,14 +32,14 @@ impl Place {
         let wanted = number_of(position);
         if looked {
             let anchor = Anchor::unpack(anchor.load(Ordering::Acquire));
-            if anchor.number == wanted {
+            if anchor.is_for(wanted) {
                 self.chunk = anchor.chunk;
                 self.number = Some(wanted);
                 return self.chunk;
             }
         }
         if self.number != Some(wanted) {
-            debug_assert_eq!(self.number.map(|n| n.wrapping_add(1)), Some(wanted));
+            debug_assert_eq!(self.number.map(|n| n + 1), Some(wanted));
             self.chunk = links[self.chunk as usize].load(Ordering::Acquire);
             self.number = Some(wanted);
         }
@@ -60,10 +60,13 @@ pub struct RxReader {
     /// New bytes were seen after there had been none: look at the anchor.
     fresh: bool,
     stalls_answered: u32,
+    /// The head of which the daemon cannot but know: as of the last fence.
+    head_fenced: u64,
 }
 
 impl RxReader {
-    /// The reading end for a socket just opened.
+    /// The reading end for a socket just opened. The daemon makes its line ready before it answers
+    /// (`Connected`, `Bound`, `Accepted`): until then nothing here means anything.
     #[must_use]
     pub fn new(parts: &FifoParts) -> Self {
         Self {
@@ -76,6 +79,7 @@ impl RxReader {
             tail: 0,
             fresh: false,
             stalls_answered: 0,
+            head_fenced: 0,
         }
     }
 
@@ -122,22 +126,38 @@ impl RxReader {
     }
 
     /// Whether the daemon waits to hear that room was made; true once for each time it stalled,
-    /// when a quarter of the capacity is free again. To be asked after reading, and answered with
-    /// a `Receive` operation. `before` is what [`RxReader::available`] said before that reading:
-    /// a FIFO that was not half full did not stall the daemon, or holds bytes we have not seen yet,
-    /// which will bring us here again.
-    pub fn owes_receive(&mut self, before: usize) -> bool {
-        let capacity = self.daemon.rx_capacity.load(Ordering::Relaxed) as usize;
-        let unread = usize::try_from(self.tail - self.head).unwrap_or(usize::MAX);
-        if before < capacity / 2 || unread > capacity / 4 * 3 {
+    /// when a quarter of the capacity is free again. To be asked after each reading, and answered
+    /// with a `Receive` operation.
+    ///
+    /// The fence is paid once per half a capacity of bytes: up to `head_fenced` the daemon knows
+    /// what we have read, so a FIFO that it finds full (more than half, see `RxFifo::stall`) is one
+    /// of which we get to see half a capacity from there on.
+    pub fn owes_receive(&mut self) -> bool {
+        let capacity = u64::from(self.daemon.rx_capacity.load(Ordering::Relaxed));
+        if self.tail - self.head > capacity / 4 * 3 {
             return false;
         }
-        // Orders our head before the look at the daemon's word; `RxFifo::stall` mirrors it.
-        fence(Ordering::SeqCst);
+        if self.tail - self.head_fenced >= capacity / 2 {
+            // Orders our head before the look at the daemon's word; `RxFifo::stall` mirrors it.
+            fence_at(Handover::Stall);
+            self.head_fenced = self.head;
+        }
         let stalls = self.daemon.rx_stalls.load(Ordering::Acquire);
         let owes = stalls != self.stalls_answered;
         self.stalls_answered = stalls;
         owes
+    }
+
+    /// Hears a `Look` completion: what the daemon shows after this is told by another one. To be
+    /// called before looking at cursors and state.
+    pub fn hear(&self) {
+        self.client.rx_told.swap(0, at(Handover::Told, Ordering::AcqRel));
+    }
+
+    /// Whether the stream has ended and everything was read.
+    pub fn at_end(&mut self) -> bool {
+        State(self.daemon.state.load(Ordering::Acquire)).has(State::RX_ENDED)
+            && self.available() == 0
     }
 
     /// Copies out bytes that are known to be there.
@@ -168,7 +188,7 @@ impl RxReader {
     }
 
     fn publish(&self) {
-        self.client.rx_head.store(self.head, Ordering::Release);
+        self.client.rx_head.store(self.head, at(Handover::RxHead, Ordering::Release));
     }
 }
 
@@ -186,6 +206,8 @@ pub struct TxWriter {
     fresh: bool,
     /// The claim word's epoch as last seen.
     epoch: u32,
+    /// Bytes of room that the last write would have needed to get anywhere.
+    wished: u32,
 }
 
 impl TxWriter {
@@ -202,6 +224,7 @@ impl TxWriter {
             limit: 0,
             fresh: false,
             epoch: 0,
+            wished: 1,
         }
     }
 
@@ -209,6 +232,7 @@ impl TxWriter {
     /// daemon. With `whole`, writes all or nothing. Returns how many bytes were written.
     pub fn write(&mut self, parts: &[&[u8]], whole: bool) -> usize {
         let wanted: usize = parts.iter().map(|part| part.len()).sum();
+        self.wished = if whole { u32::try_from(wanted).unwrap_or(u32::MAX).max(1) } else { 1 };
         if !self.claim() {
             return 0;
         }
@@ -220,8 +244,9 @@ impl TxWriter {
             self.copy(part);
             left -= part.len();
         }
-        self.client.tx_tail.store(self.tail, Ordering::Release);
-        self.client.tx_claim.store(claim::word(claim::FREE, self.epoch), Ordering::Release);
+        self.client.tx_tail.store(self.tail, at(Handover::TxTail, Ordering::Release));
+        let free = claim::word(claim::FREE, self.epoch);
+        self.client.tx_claim.store(free, at(Handover::TxClaim, Ordering::Release));
         len
     }
 
@@ -245,12 +270,13 @@ impl TxWriter {
     /// before the first.
     #[must_use]
     pub fn must_tell(&self) -> bool {
-        self.client.tx_told.swap(1, Ordering::AcqRel) == 0
+        self.client.tx_told.swap(1, at(Handover::Told, Ordering::AcqRel)) == 0
     }
 
-    /// Wishes to hear of room. The caller looks at [`TxWriter::room`] once more afterwards.
+    /// Wishes to hear of room: any, or after a write of all or nothing, enough for that. The caller
+    /// looks at [`TxWriter::room`] once more afterwards.
     pub fn want_room(&self) {
-        self.client.tx_wanted.swap(1, Ordering::AcqRel);
+        self.client.tx_wanted.swap(self.wished, at(Handover::Told, Ordering::AcqRel));
     }
 
     /// Takes the room for writing; false if the daemon has taken it back.

@@ -7,11 +7,11 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use super::line::{Anchor, ClientLine, DaemonLine, claim, number_of, offset_of};
+use super::line::{Anchor, ClientLine, DaemonLine, claim, offset_of};
 use crate::arena::{Arena, CHUNK_BYTES, ChunkIndex, ChunkPool};
 use crate::breach::Breach;
 use crate::shared::Shared;
-use crate::sync::{AtomicU32, AtomicU64, Ordering, fence};
+use crate::sync::{AtomicU32, AtomicU64, Handover, Ordering, at, fence_at};
 
 /// Everything that a socket's FIFOs are made of.
 #[derive(Clone)]
@@ -77,8 +77,7 @@ impl Chain {
             Some(&last) => self.links[last as usize].store(chunk, Ordering::Release),
             None => {
                 self.first = position / CHUNK_BYTES as u64;
-                let word = Anchor { number: number_of(position), chunk }.pack();
-                anchor.store(word, Ordering::Release);
+                anchor.store(Anchor::new(position, chunk).pack(), Ordering::Release);
             }
         }
         self.chunks.push_back(chunk);
@@ -217,17 +216,19 @@ impl RxFifo {
         if self.tail == self.published {
             return false;
         }
-        self.daemon.rx_tail.store(self.tail, Ordering::Release);
+        self.daemon.rx_tail.store(self.tail, at(Handover::RxTail, Ordering::Release));
         self.published = self.tail;
         true
     }
 
     /// Asks the client for a `Receive` operation once it has read something: the daemon has more
-    /// than fits. The caller looks at [`RxFifo::refresh`] once more afterwards.
+    /// than fits. The caller looks at [`RxFifo::refresh`] once more afterwards. The answer is sure
+    /// to come only if the FIFO is at least half full; one that is short of chunks instead is tried
+    /// again by the caller's own timer.
     pub fn stall(&mut self) {
         let stalls = self.daemon.rx_stalls.load(Ordering::Relaxed).wrapping_add(1);
         self.daemon.rx_stalls.store(stalls, Ordering::Release);
-        fence(Ordering::SeqCst);
+        fence_at(Handover::Stall);
     }
 
     /// Counts a datagram that found no room, where the client can see it.
@@ -249,12 +250,34 @@ impl RxFifo {
     }
 
     /// Gives all chunks back if the client has read everything. Returns whether none is held.
+    /// Room that was reserved goes as well, and bytes that were kept there out of order with it: a
+    /// stack that advertised the room or holds such bytes does not let go.
     pub fn let_go(&mut self) -> Result<bool, Breach> {
         self.refresh()?;
         if self.head == self.tail {
             self.chain.free_all();
         }
         Ok(self.chain.chunks.is_empty())
+    }
+
+    /// Whether a `Look` completion must tell the client of what was shown: none is needed while an
+    /// earlier one is under way. Mirrors [`super::RxReader::hear`]. The word is the client's to
+    /// scribble over: who defers completions bounds them by a mark of its own.
+    #[must_use]
+    pub fn must_tell(&self) -> bool {
+        self.client.rx_told.swap(1, at(Handover::Told, Ordering::AcqRel)) == 0
+    }
+
+    /// Copies out what the client has not read, from `ahead` bytes behind its head on, without
+    /// consuming it: how a socket moves to another client's arena. Returns how many bytes there
+    /// were, as of the last [`RxFifo::refresh`].
+    pub fn copy_unread(&self, ahead: usize, bytes: &mut [u8]) -> usize {
+        let there = self.unread().saturating_sub(ahead as u64);
+        let len = bytes.len().min(usize::try_from(there).unwrap_or(usize::MAX));
+        for (chunk, offset, range) in self.chain.spans(self.head + ahead as u64, len) {
+            self.chain.arena.copy_out(chunk, offset, &mut bytes[range]);
+        }
+        len
     }
 
     /// Chunks held at present.
@@ -285,7 +308,8 @@ pub struct TxFifo {
 }
 
 impl TxFifo {
-    /// The tx FIFO of a socket just opened, to hold at most `capacity` bytes, with room granted.
+    /// The tx FIFO of a socket just opened, to hold at most `capacity` bytes. There is no room until
+    /// [`TxFifo::grant`].
     #[must_use]
     pub fn new(parts: &FifoParts, pool: Arc<ChunkPool>, capacity: u32) -> Self {
         let capacity = u64::from(capacity);
@@ -353,14 +377,18 @@ impl TxFifo {
         }
     }
 
-    /// Grants room: a chunk at least, twice what is queued if capacity and quota allow, so that
-    /// the grant grows with use. Returns whether the client may now write more than before.
+    /// Grants room: a chunk at least, or what the client wishes for, and twice what is queued if
+    /// capacity and quota allow, so that the grant grows with use. Returns whether the client may
+    /// now write more than before.
     pub fn grant(&mut self) -> bool {
         if self.sealed {
             return false;
         }
         let chunk = CHUNK_BYTES as u64;
-        let ahead = (2 * self.queued()).max(chunk).min(self.capacity.saturating_sub(self.queued()));
+        // The wish is foreign: a number that the capacity bounds.
+        let wish = u64::from(self.client.tx_wanted.load(Ordering::Relaxed));
+        let ahead = (2 * self.queued()).max(chunk).max(wish);
+        let ahead = ahead.min(self.capacity.saturating_sub(self.queued()));
         let wanted = self.tail + ahead;
         let before = self.limit;
         // A list that begins anew begins where the client stands.
@@ -381,7 +409,8 @@ impl TxFifo {
     }
 
     /// Gives all chunks back if everything is done with and the client is not writing. Returns
-    /// whether none is held.
+    /// whether none is held. For sockets that have been idle for a while: room that goes whenever
+    /// it is empty is gone again before the client that asked for it has come to write.
     pub fn let_go(&mut self) -> Result<bool, Breach> {
         if self.chain.chunks.is_empty() {
             return Ok(true);
@@ -390,14 +419,19 @@ impl TxFifo {
         if self.queued() > 0 {
             return Ok(false);
         }
-        if !self.sealed && !self.revoke()? {
-            return Ok(false);
+        if !self.sealed {
+            if !self.revoked && !self.revoke()? {
+                return Ok(false);
+            }
+            self.limit = self.tail;
+            self.daemon.tx_limit.store(self.limit, Ordering::Release);
         }
         self.chain.free_all();
         Ok(true)
     }
 
-    /// Takes the client's right to write, unless it is writing or has written something.
+    /// Takes the client's right to write, unless it is writing. Returns whether it was taken and
+    /// nothing is queued.
     fn revoke(&mut self) -> Result<bool, Breach> {
         let free = claim::word(claim::FREE, self.epoch);
         let next = self.epoch.wrapping_add(1) & (u32::MAX >> 2);
@@ -406,24 +440,20 @@ impl TxFifo {
         if word.compare_exchange(free, revoked, Ordering::AcqRel, Ordering::Relaxed).is_err() {
             return Ok(false);
         }
-        // The exchange orders us behind the client's last write: look once more.
-        self.refresh()?;
-        if self.queued() > 0 {
-            self.client.tx_claim.store(free, Ordering::Release);
-            return Ok(false);
-        }
         self.epoch = next;
         self.revoked = true;
-        self.limit = self.tail;
-        self.daemon.tx_limit.store(self.limit, Ordering::Release);
-        Ok(true)
+        // The exchange orders us behind the client's last write: look once more. If there was one,
+        // the right stays with us all the same until the next grant, which answers the wish of a
+        // client that has seen it gone.
+        self.refresh()?;
+        Ok(self.queued() == 0)
     }
 
     /// Hears a `Send` operation: looks at how far the client has written, in such an order that the
     /// client either sees that this one is over or is seen.
     pub fn hear(&mut self) -> Result<(), Breach> {
         if !self.sealed {
-            self.client.tx_told.swap(0, Ordering::AcqRel);
+            self.client.tx_told.swap(0, at(Handover::Told, Ordering::AcqRel));
         }
         self.refresh()
     }
@@ -432,7 +462,7 @@ impl TxFifo {
     /// was made: the exchange pairs with `TxWriter::want_room`.
     #[must_use]
     pub fn take_wanted(&self) -> bool {
-        !self.sealed && self.client.tx_wanted.swap(0, Ordering::AcqRel) != 0
+        !self.sealed && self.client.tx_wanted.swap(0, at(Handover::Told, Ordering::AcqRel)) != 0
     }
 
     /// Chunks held at present.

@@ -50,9 +50,7 @@ impl Header {
     }
 
     fn decode(bytes: &[u8; HEADER_BYTES]) -> Result<Self, Breach> {
-        let word = |at: usize| {
-            u64::from_le_bytes(std::array::from_fn(|i| bytes[at + i]))
-        };
+        let word = |at: usize| u64::from_le_bytes(std::array::from_fn(|i| bytes[at + i]));
         let address = |at| Address::decode_option([word(at), word(at + 8), word(at + 16)]);
         let len = usize::try_from(word(0)).map_err(|_| Breach::Datagram)?;
         if len > PAYLOAD_MAX {

@@ -2,6 +2,7 @@
 #![forbid(unsafe_code)]
 
 use crate::arena::{CHUNK_BYTES, ChunkIndex};
+use crate::layout::CHUNKS_MAX;
 use crate::sync::{AtomicU32, AtomicU64, Ordering};
 
 /// A socket's words that only the daemon writes.
@@ -45,7 +46,7 @@ pub struct ClientLine {
     pub tx_told: AtomicU32,
     /// 1 while a `Look` completion is under way: no second one is needed.
     pub rx_told: AtomicU32,
-    /// 1 while the client wants to hear of room in the tx FIFO.
+    /// Above 0 while the client wants to hear of room in the tx FIFO: how many bytes it wants.
     pub tx_wanted: AtomicU32,
 }
 
@@ -55,7 +56,8 @@ const _: () = assert!(size_of::<DaemonLine>() + size_of::<ClientLine>() == 256);
 impl DaemonLine {
     /// Makes the line that of a socket just opened.
     pub fn reset(&self, rx_capacity: u32) {
-        for word in [&self.rx_tail, &self.rx_anchor, &self.tx_head, &self.tx_limit, &self.tx_anchor] {
+        for word in [&self.rx_tail, &self.rx_anchor, &self.tx_head, &self.tx_limit, &self.tx_anchor]
+        {
             word.store(0, Ordering::Relaxed);
         }
         self.state.store(0, Ordering::Relaxed);
@@ -120,7 +122,8 @@ pub struct State(pub u32);
 impl State {
     /// The connection is established, or the socket bound.
     pub const OPEN: u32 = 1;
-    /// The peer sent its FIN: `rx_tail` is the end of the stream.
+    /// The peer sent its FIN: `rx_tail` is the end of the stream. Raised after the last bytes were
+    /// shown, so look at this first and at `rx_tail` afterwards (`RxReader::at_end` does).
     pub const RX_ENDED: u32 = 2;
     /// Nothing can be sent any more; [`DaemonLine::error`] says why.
     pub const BROKEN: u32 = 4;
@@ -133,34 +136,67 @@ impl State {
 }
 
 /// Which chunk holds which part of the stream where a list begins anew.
+///
+/// In 64 bits: `| chunk number modulo 2^44 | chunk index:20 |`. The number repeats after 2^44
+/// chunks of 16 KiB, 256 PiB, which a stream of 100 Gb/s reaches in eight months; with fewer bits
+/// a long stream would take an old anchor for a new one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Anchor {
-    /// Position divided by the chunk size, modulo 2^32.
-    pub number: u32,
+    number: u64,
     /// The chunk there.
     pub chunk: ChunkIndex,
 }
 
+const CHUNK_BITS: u32 = CHUNKS_MAX.ilog2();
+const NUMBER_MASK: u64 = u64::MAX >> CHUNK_BITS;
+const _: () = assert!(CHUNKS_MAX.is_power_of_two());
+
 impl Anchor {
+    /// Says that `chunk` holds `position`.
+    #[must_use]
+    pub const fn new(position: u64, chunk: ChunkIndex) -> Self {
+        Self { number: number_of(position) & NUMBER_MASK, chunk }
+    }
+
+    /// Whether it is about the chunk of this number.
+    #[must_use]
+    pub(super) const fn is_for(self, number: u64) -> bool {
+        self.number == number & NUMBER_MASK
+    }
+
     /// The shared form.
     #[must_use]
     pub const fn pack(self) -> u64 {
-        (self.number as u64) << 32 | self.chunk as u64
+        self.number << CHUNK_BITS | self.chunk as u64
     }
 
     /// From the shared form.
     #[must_use]
     pub const fn unpack(word: u64) -> Self {
-        Self { number: (word >> 32) as u32, chunk: word as u32 }
+        Self { number: word >> CHUNK_BITS, chunk: word as u32 & (CHUNKS_MAX - 1) }
     }
 }
 
-/// The number of the chunk that holds `position`, modulo 2^32.
-pub(super) const fn number_of(position: u64) -> u32 {
-    (position / CHUNK_BYTES as u64) as u32
+/// The number of the chunk that holds `position`.
+pub(super) const fn number_of(position: u64) -> u64 {
+    position / CHUNK_BYTES as u64
 }
 
 /// The offset of `position` in its chunk.
 pub(super) const fn offset_of(position: u64) -> usize {
     (position % CHUNK_BYTES as u64) as usize
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_anchor_of_64_tib_ago_is_not_taken_for_this_one() {
+        let position = 3 * CHUNK_BYTES as u64 + 5;
+        let anchor = Anchor::new(position, CHUNKS_MAX - 1);
+        assert_eq!(Anchor::unpack(anchor.pack()), anchor);
+        assert!(anchor.is_for(3) && !anchor.is_for(4));
+        assert!(!anchor.is_for(3 + (1 << 32)));
+    }
 }

@@ -291,3 +291,69 @@ fn an_exhausted_quota_closes_the_window_and_opens_it_again() {
     taken.into_iter().for_each(|chunk| w.pool.give(chunk));
     assert_eq!((w.rx.reserve(100), w.tx.grant()), (100, true));
 }
+
+#[test]
+fn a_stall_that_came_between_a_look_and_a_reading_is_answered() {
+    let mut w = world();
+    w.rx.write(&[1; 100]);
+    w.rx.publish();
+    assert_eq!(w.reader.available(), 100);
+    // Before the client reads what it saw, the daemon fills the FIFO and stalls.
+    let rest = w.rx.reserve(usize::MAX);
+    w.rx.write(&vec![2; rest]);
+    w.rx.publish();
+    w.rx.stall();
+    w.rx.refresh().unwrap();
+    assert_eq!(w.rx.room(), 0);
+    let mut data = vec![0; CAPACITY as usize];
+    assert_eq!(w.reader.read(&mut data), data.len());
+    assert!(w.reader.owes_receive(), "nothing else will bring the client here");
+    assert!(!w.reader.owes_receive(), "once for each stall");
+}
+
+#[test]
+fn a_stall_is_answered_when_a_quarter_is_free() {
+    let mut w = world();
+    w.rx.write(&vec![1; CAPACITY as usize]);
+    w.rx.publish();
+    w.rx.stall();
+    let mut data = vec![0; CAPACITY as usize / 4 - 1];
+    assert_eq!((w.reader.read(&mut data), w.reader.owes_receive()), (data.len(), false));
+    assert_eq!((w.reader.skip(1), w.reader.owes_receive()), (1, true));
+}
+
+#[test]
+fn room_for_a_datagram_longer_than_a_chunk_is_granted() {
+    let mut w = world();
+    w.tx.grant();
+    let payload = vec![7; 2 * CHUNK_BYTES];
+    let header = Header { len: payload.len(), peer: None, local: None };
+    assert!(!w.writer.write_datagram(&header, &payload));
+    w.writer.want_room();
+    w.tx.hear().unwrap();
+    assert!(w.tx.grant() && w.tx.take_wanted());
+    assert!(w.writer.write_datagram(&header, &payload));
+    w.tx.hear().unwrap();
+    assert_eq!(w.tx.next_datagram(), Ok(Some(header)));
+}
+
+#[test]
+fn a_wish_beyond_the_capacity_gets_the_capacity() {
+    let mut w = world();
+    w.parts.client.tx_wanted.store(u32::MAX, Ordering::Relaxed);
+    assert!(w.tx.grant());
+    assert_eq!(w.writer.room(usize::MAX), CAPACITY as usize);
+}
+
+#[test]
+fn unread_bytes_can_be_copied_to_another_arena() {
+    let mut w = world();
+    let data = bytes(&mut 0, CHUNK_BYTES + 100);
+    w.rx.write(&data);
+    w.rx.publish();
+    assert_eq!(w.reader.skip(50), 50);
+    w.rx.refresh().unwrap();
+    let mut copy = vec![0; data.len()];
+    assert_eq!(w.rx.copy_unread(10, &mut copy), data.len() - 60);
+    assert_eq!(copy[..data.len() - 60], data[60..]);
+}
