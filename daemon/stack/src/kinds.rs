@@ -7,7 +7,7 @@
 use std::net::IpAddr;
 
 use crate::config::StackConfig;
-use crate::{Stack, smoltcp};
+use crate::{Stack, smoltcp, test};
 
 /// Names of all kinds, for messages and schemas.
 pub const KINDS: [&str; 2] = ["smoltcp", "test"];
@@ -89,7 +89,7 @@ pub fn build(kind: &str, config: &StackConfig) -> Result<Box<dyn Stack>, BuildEr
     check(config)?;
     match kind {
         "smoltcp" => Ok(Box::new(smoltcp::SmoltcpStack::new(config)?)),
-        //"test" => Ok(Box::new(test::TestStack::new(config))),
+        "test" => Ok(Box::new(test::TestStack::new(config))),
         _ => Err(BuildError::Kind(kind.to_owned())),
     }
 }
@@ -106,10 +106,9 @@ fn check(config: &StackConfig) -> Result<(), BuildError> {
         return Err(BuildError::Mtu { mtu: config.mtu, least });
     }
     // RFC 7323 section 2.3: a window is at most 2^30 bytes.
-    for (what, bytes) in [
-        ("TCP receive buffer", config.tcp.rx_buffer),
-        ("TCP send buffer", config.tcp.tx_buffer),
-    ] {
+    for (what, bytes) in
+        [("TCP receive buffer", config.tcp.rx_buffer), ("TCP send buffer", config.tcp.tx_buffer)]
+    {
         let (least, most) = (2048, 1 << 30);
         if !(least..=most).contains(&bytes) {
             return Err(BuildError::Buffer { what, bytes, least, most });

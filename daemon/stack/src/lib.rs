@@ -18,8 +18,9 @@
 pub mod config;
 pub mod kinds;
 pub mod pair;
+mod room;
 mod smoltcp;
-// mod test;
+mod test;
 
 use std::net::{IpAddr, SocketAddr};
 

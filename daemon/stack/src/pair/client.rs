@@ -150,7 +150,8 @@ impl Pair {
     /// client that found no room does nothing until it has heard of some.
     pub fn write_until(&mut self, client: &mut Client, until: u64) {
         let heard = self.of(client).writable;
-        if client.waits_beyond.is_some_and(|before| before == heard) {
+        let waits = client.waits_beyond.is_some_and(|before| before == heard);
+        if waits || client.sent >= until {
             return;
         }
         client.waits_beyond = None;
@@ -206,20 +207,21 @@ impl Pair {
         other: &mut Client,
         bytes: (u64, u64),
     ) {
-        let goals = [(one.sent + bytes.0, one.received + bytes.1)];
-        let [(sent, received)] = goals;
+        let (sent, received) = (one.sent + bytes.0, one.received + bytes.1);
         let (other_sent, other_received) = (other.sent + bytes.1, other.received + bytes.0);
-        self.expect(span, "the exchange", |pair| {
-            if one.sent < sent {
-                pair.write_until(one, sent);
-            }
-            if other.sent < other_sent {
-                pair.write_until(other, other_sent);
-            }
+        let arrived = self.run_until(span, |pair| {
+            pair.write_until(one, sent);
+            pair.write_until(other, other_sent);
             pair.read_all(one);
             pair.read_all(other);
             one.received == received && other.received == other_received
         });
+        if !arrived {
+            let (there, back) = ((other.received, one.sent, sent), (one.received, other.sent));
+            self.fail(&format!(
+                "received, sent and to be sent after {span:?}: {there:?}; back: {back:?} of {other_sent}"
+            ));
+        }
     }
 
     /// Shuts a client's socket down.

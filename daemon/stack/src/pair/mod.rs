@@ -247,7 +247,7 @@ impl Pair {
             if done(self) {
                 return true;
             }
-            let next = self.next().map_or(end, |next| next.max(self.now));
+            let next = self.next_deadline().map_or(end, |next| next.max(self.now));
             if next > self.now {
                 turns = 0;
             }
@@ -274,7 +274,7 @@ impl Pair {
     }
 
     /// When something happens by itself.
-    pub fn next(&mut self) -> Option<Instant> {
+    pub fn next_deadline(&mut self) -> Option<Instant> {
         let now = self.now;
         let mut next = None;
         for side in [&mut self.left, &mut self.right] {

@@ -17,11 +17,11 @@ use dmm_port::flow::Flow;
 use dmm_proto::Breach;
 use dmm_proto::fifo::{RxFifo, TxFifo};
 
-use super::options::Options;
 use super::link::Socket;
-use super::room::Room;
+use super::options::Options;
 use super::sequence::Sequence;
 use super::slots::SlotIndex;
+use crate::room::Room;
 use crate::{Fifos, SocketId, SocketReport};
 
 /// How long a handshake that the peer began may take: three retransmissions of our SYN at 1, 2 and
@@ -101,12 +101,10 @@ pub(super) struct Connection {
     pub(super) neighbour_since: Option<Instant>,
     /// Bytes moved since the last trim.
     pub(super) active: bool,
-    /// The poll in which `Readable` was told last.
-    pub(super) readable_poll: u64,
-    /// The poll in which `Writable` was told last.
-    pub(super) writable_poll: u64,
     retry_at: Option<Instant>,
     opened_at: Instant,
+    /// How long the peer took to answer our first segment, retransmissions included.
+    round_trip: Duration,
     heard_at: Instant,
     /// Since when something waits for the peer's acknowledgement.
     busy_since: Option<Instant>,
@@ -154,10 +152,9 @@ impl Connection {
             room: Room::default(),
             neighbour_since: None,
             active: true,
-            readable_poll: 0,
-            writable_poll: 0,
             retry_at: None,
             opened_at: now,
+            round_trip: Duration::ZERO,
             heard_at: now,
             busy_since: None,
             progress_at: now,
@@ -189,11 +186,28 @@ impl Connection {
         (self.sockets, self.handle)
     }
 
-    /// Something came from the peer.
-    pub(super) fn heard(&mut self, now: Instant, frame: &[u8]) {
-        self.sequence.received(frame);
+    /// Something came from the peer. Returns whether the library is to be shown it again, see
+    /// [`Sequence::received`].
+    pub(super) fn heard(&mut self, now: Instant, frame: &[u8]) -> bool {
+        if self.phase == Phase::Opening {
+            self.round_trip = now.since(self.opened_at);
+        }
         self.heard_at = now;
         self.neighbour_since = None;
+        self.sequence.received(frame)
+    }
+
+    /// The library is to be shown the peer's latest acknowledgement again, if that is due.
+    pub(super) fn probe(&mut self, now: Instant) -> Option<Vec<u8>> {
+        let due = self.probe_at().is_some_and(|at| at <= now);
+        due.then(|| self.sequence.probe().to_vec())
+    }
+
+    /// When that will be due.
+    pub(super) fn probe_at(&self) -> Option<Instant> {
+        let since = self.busy_since?.max(self.heard_at);
+        let open = self.phase == Phase::Open;
+        open.then(|| self.sequence.probe_at(since, self.round_trip)).flatten()
     }
 
     /// Begins to count how long a closed connection takes to get on.
@@ -267,9 +281,11 @@ impl Connection {
             socket.close();
         }
         self.active |= taken > 0;
-        if taken > 0 || self.room.hungry {
+        let written_to = matches!(self.owner, Owner::Socket(_));
+        if written_to && (taken > 0 || self.room.hungry) {
             let offer = self.room.offer(tx)?;
             moved.writable = offer.writable;
+            self.active |= offer.writable;
             if offer.starved {
                 self.retry_at = Some(now + QUOTA_RETRY);
             }

@@ -40,6 +40,10 @@ counters! {
     timeouts = "tcp.timed_out",
     /// Connection attempts that the peer refused.
     refused = "tcp.refused",
+    /// Acknowledgements that showed a further loss (RFC 6582).
+    recoveries = "tcp.partial_acknowledgements",
+    /// Segments sent again because an acknowledgement stayed out.
+    probes = "tcp.loss_probes",
     /// Frames whose checksums the port found wrong.
     drop_checksum = "drop.rx_checksum",
     /// TCP segments and fragments of them for addresses that are not ours.

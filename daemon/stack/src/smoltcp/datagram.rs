@@ -23,7 +23,7 @@ use super::counters::Counters;
 use super::link::{Link, Sent, Socket};
 use super::net::{Net, is_unicast};
 use super::options::Options;
-use super::room::Room;
+use crate::room::Room;
 use crate::{Fifos, SocketId, SocketReport};
 
 /// Bytes of a shared socket's buffer: the longest datagram (RFC 768).
@@ -64,12 +64,7 @@ pub(super) struct Datagram {
 
 impl Datagram {
     /// A socket just bound.
-    pub(super) fn new(
-        id: SocketId,
-        local: SocketAddr,
-        fifos: Fifos,
-        options: Options,
-    ) -> Self {
+    pub(super) fn new(id: SocketId, local: SocketAddr, fifos: Fifos, options: Options) -> Self {
         Self {
             id,
             local,
@@ -139,8 +134,7 @@ pub(super) struct Carrier {
 impl Carrier {
     /// A carrier on a link of `mtu` bytes.
     pub(super) fn new(mtu: u16) -> Self {
-        let buffer =
-            || udp::PacketBuffer::new(vec![PacketMetadata::EMPTY], vec![0; CARRIER_BYTES]);
+        let buffer = || udp::PacketBuffer::new(vec![PacketMetadata::EMPTY], vec![0; CARRIER_BYTES]);
         let mut sockets = SocketSet::new(Vec::with_capacity(1));
         let handle = sockets.add(udp::Socket::new(buffer(), buffer()));
         Self { sockets, handle, payload: vec![0; CARRIER_BYTES], mtu: usize::from(mtu) }

@@ -163,12 +163,7 @@ impl Link {
         self.iface.poll_at(to_library(now), sockets).map(from_library)
     }
 
-    fn egress(
-        &mut self,
-        now: Instant,
-        tx: &mut TxBurst,
-        socket: Option<Socket<'_>>,
-    ) -> Outcome {
+    fn egress(&mut self, now: Instant, tx: &mut TxBurst, socket: Option<Socket<'_>>) -> Outcome {
         let mut outcome = Outcome::default();
         let (sockets, sequence) = match socket {
             Some(Socket { sockets, sequence }) => (sockets, sequence),

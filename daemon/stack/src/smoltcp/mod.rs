@@ -30,7 +30,6 @@ mod net;
 mod options;
 mod receive;
 mod requests;
-mod room;
 mod sequence;
 mod serve;
 mod slots;
@@ -90,7 +89,6 @@ pub(crate) struct SmoltcpStack {
     congestion: tcp::CongestionControl,
     /// Options of new sockets.
     options: Options,
-    poll_number: u64,
     /// Where the next trim goes on.
     trim_from: usize,
 }
@@ -122,7 +120,6 @@ impl SmoltcpStack {
                 Congestion::Cubic => tcp::CongestionControl::Cubic,
             },
             options: Options::new(Duration::from_secs(config.tcp.user_timeout_s.into())),
-            poll_number: 0,
             trim_from: 0,
         })
     }
@@ -148,11 +145,10 @@ impl Stack for SmoltcpStack {
     }
 
     fn poll(&mut self, now: Instant, tx: &mut TxBurst, events: &mut Vec<Event>) {
-        self.poll_number += 1;
         self.remind_neighbours(now, false);
         self.link.flush_fragments(now, tx, &mut self.counters);
         self.slots.expire(now, SERVED_PER_POLL);
-        // Those that ask for more in this poll get it in the next.
+        // Those that ask for more in this poll get it in the next, so no event is told twice.
         for _ in 0..self.slots.dirty_count().min(SERVED_PER_POLL) {
             let Some(index) = self.slots.next_dirty() else { break };
             if !self.serve(now, index, tx) {

@@ -76,9 +76,10 @@ impl Neighbours {
     pub(super) fn is_spoken_for(&self, frame: &[u8]) -> bool {
         // The sender's protocol address of ARP for IPv4 over Ethernet, the source of IPv6.
         let sender = match frame.get(12..14) {
-            Some([0x08, 0x06]) => {
-                frame.get(28..).and_then(|rest| rest.first_chunk()).map(|b| Ipv4Addr::from(*b).into())
-            }
+            Some([0x08, 0x06]) => frame
+                .get(28..)
+                .and_then(|rest| rest.first_chunk())
+                .map(|b| Ipv4Addr::from(*b).into()),
             _ => frame
                 .get(22..)
                 .and_then(|rest| rest.first_chunk())

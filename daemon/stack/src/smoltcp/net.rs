@@ -6,9 +6,7 @@
 
 use std::net::IpAddr;
 
-use ::smoltcp::config::{
-    IFACE_MAX_ADDR_COUNT, IFACE_MAX_ROUTE_COUNT, IFACE_NEIGHBOR_CACHE_COUNT,
-};
+use ::smoltcp::config::{IFACE_MAX_ADDR_COUNT, IFACE_MAX_ROUTE_COUNT, IFACE_NEIGHBOR_CACHE_COUNT};
 use ::smoltcp::iface::{Interface, Route as LibraryRoute};
 use ::smoltcp::wire::IpCidr;
 
@@ -136,8 +134,7 @@ fn contains(prefix: &Prefix, address: IpAddr) -> bool {
         IpAddr::V6(v6) => v6.to_bits(),
     };
     let differ = number(prefix.address) ^ number(address);
-    prefix.address.is_ipv4() == address.is_ipv4()
-        && differ.leading_zeros() >= u32::from(prefix.len)
+    prefix.address.is_ipv4() == address.is_ipv4() && differ.leading_zeros() >= u32::from(prefix.len)
 }
 
 const fn bits(address: IpAddr) -> u8 {

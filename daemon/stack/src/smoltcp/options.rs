@@ -66,8 +66,7 @@ impl Options {
         let micros = |span: Duration| u64::try_from(span.as_micros()).unwrap_or(u64::MAX);
         socket.set_nagle_enabled(!self.no_delay);
         socket.set_hop_limit(self.hop_limit);
-        socket.set_keep_alive(
-            self.keep_alive.map(|span| LibraryDuration::from_micros(micros(span))),
-        );
+        socket
+            .set_keep_alive(self.keep_alive.map(|span| LibraryDuration::from_micros(micros(span))));
     }
 }

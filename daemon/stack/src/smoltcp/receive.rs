@@ -19,6 +19,7 @@ use nix::errno::Errno;
 
 use super::SmoltcpStack;
 use super::connection::{Connection, Owner, Phase};
+use super::sequence::REPETITIONS;
 use super::slots::{Slot, SlotIndex};
 use crate::Event;
 
@@ -34,7 +35,9 @@ impl SmoltcpStack {
         match flow::parse(bytes) {
             Traffic::Tcp(flow) => self.receive_segment(now, bytes, flow, tx),
             Traffic::Udp(flow) => self.receive_datagram(now, bytes, flow.local, Some(tx)),
-            Traffic::Fragment { key, ports, .. } => self.receive_fragment(now, bytes, key, ports, tx),
+            Traffic::Fragment { key, ports, .. } => {
+                self.receive_fragment(now, bytes, key, ports, tx)
+            }
             Traffic::Arp { .. } | Traffic::Ndp { .. } => self.receive_neighbour(now, bytes, tx),
             Traffic::IcmpError { .. } => self.counters.drop_icmp_error += 1,
             Traffic::IcmpEchoRequest | Traffic::IcmpEchoReply | Traffic::Other => {
@@ -70,8 +73,14 @@ impl SmoltcpStack {
         let Some(connection) = self.slots.connection(index) else { return };
         self.counters.rx_segments += 1;
         let before = connection.state();
-        connection.heard(now, bytes);
+        let again = connection.heard(now, bytes);
         self.link.feed(now, bytes, tx, Some(connection.turn()), &mut self.counters);
+        if again {
+            self.counters.recoveries += 1;
+            for _ in 0..REPETITIONS {
+                self.link.feed(now, bytes, None, Some(connection.turn()), &mut self.counters);
+            }
+        }
         let after = connection.state();
         if before != after {
             self.state_changed(now, index, before, after);
@@ -172,7 +181,8 @@ impl SmoltcpStack {
         let parts = self.spare_socket(&options);
         let owner = Owner::Backlog(index);
         let mut connection = Connection::new(now, parts, flow, owner, None, options);
-        let local = IpListenEndpoint { addr: Some(flow.local.ip().into()), port: flow.local.port() };
+        let local =
+            IpListenEndpoint { addr: Some(flow.local.ip().into()), port: flow.local.port() };
         let listening = connection.tcp().listen(local).is_ok();
         self.link.feed(now, bytes, Some(tx), Some(connection.turn()), &mut self.counters);
         if !listening || connection.state() != tcp::State::SynReceived {

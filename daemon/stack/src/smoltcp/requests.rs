@@ -220,13 +220,7 @@ impl SmoltcpStack {
         Ok(())
     }
 
-    fn close_connection(
-        &mut self,
-        now: Instant,
-        index: SlotIndex,
-        socket: SocketId,
-        abort: bool,
-    ) {
+    fn close_connection(&mut self, now: Instant, index: SlotIndex, socket: SocketId, abort: bool) {
         let Some(connection) = self.slots.connection(index) else { return };
         if connection.owner != Owner::Socket(socket) {
             return;

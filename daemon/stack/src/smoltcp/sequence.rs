@@ -1,37 +1,111 @@
-//! The sequence numbers of acknowledgements, put right.
+//! What the library forgets about a connection's segments, remembered.
 //!
-//! Owns: for each connection, how far it has ever sent (SND.MAX). Called for each segment in and
-//! out. Must never: touch a segment that carries data or flags of its own.
+//! Owns: for each connection, how far it has ever sent (SND.MAX), and the state of its loss
+//! recovery. Called for each segment in and out. Must never: touch a segment that carries data or
+//! flags of its own, or show the library anything that the peer did not say.
 //!
-//! After a retransmission timeout the library forgets how far it had sent, and gives acknowledgements
-//! without data the number that it will send from again. The peer, which may have received more
-//! than that, finds them below its window and must ignore what they acknowledge (RFC 9293 section
-//! 3.10.7.4). When both ends time out at once, neither ever hears of an acknowledgement again. So
-//! such a segment is given the number that the standard asks for (section 3.10.7.4: SEQ=SND.NXT).
+//! *Acknowledgements put right.* After a retransmission timeout the library forgets how far it had
+//! sent, and gives acknowledgements without data the number that it will send from again. The
+//! peer, which may have received more than that, finds them below its window and must ignore what
+//! they acknowledge (RFC 9293 section 3.10.7.4). When both ends time out at once, neither ever
+//! hears of an acknowledgement again. So such a segment is given the number that the standard asks
+//! for: SEQ=SND.NXT.
+//!
+//! *Recovery carried on.* The library retransmits one segment when an acknowledgement was repeated
+//! three times, and leaves any further loss to a timeout of a second or more. RFC 6582 section 3.2
+//! retransmits the next segment when an acknowledgement shows that more is missing; and RFC 8985
+//! section 7 probes when an acknowledgement stays out. In both cases the library is shown the
+//! latest acknowledgement as if it had been repeated, which is what makes it retransmit.
 #![forbid(unsafe_code)]
 
+use std::time::Duration;
+
 use ::smoltcp::wire::TcpSeqNumber;
+use dmm_port::Instant;
 
 const ETHERNET_HEADER_BYTES: usize = 14;
 const FIN: u8 = 1;
 const SYN: u8 = 2;
 const RST: u8 = 4;
+const ACK: u8 = 16;
 
-/// How far a connection has sent.
-#[derive(Clone, Copy, Debug, Default)]
+/// RFC 5681 section 3.2: so many repetitions of an acknowledgement stand for a loss.
+pub(super) const REPETITIONS: u32 = 3;
+
+/// How long an acknowledgement may stay out, at least, before the first segment in flight is sent
+/// again: what Linux takes for the least retransmission timeout, far beyond a delayed
+/// acknowledgement (40 ms there).
+const PROBE_AFTER: Duration = Duration::from_millis(200);
+
+/// The longest acknowledgement that is kept: Ethernet, IPv6 and the longest TCP header.
+const FRAME_MAX: usize = ETHERNET_HEADER_BYTES + 40 + 60;
+
+/// What is remembered of a connection's segments.
+#[derive(Clone, Debug, Default)]
 pub(super) struct Sequence {
     /// The number after the highest one sent.
     highest: Option<TcpSeqNumber>,
     /// The peer's window is closed, so that what goes beyond it is a probe.
     closed: bool,
+    /// The latest acknowledgement, and how often it was repeated.
+    acknowledged: Option<TcpSeqNumber>,
+    repeated: u32,
+    /// What was in flight when a loss was noticed ended here.
+    recover: Option<TcpSeqNumber>,
+    /// The latest segment of the peer, if it was an acknowledgement and nothing else.
+    latest: Vec<u8>,
+    /// That was shown again because no other came.
+    probed: bool,
 }
 
 impl Sequence {
-    /// Looks at a segment of the peer.
-    pub(super) fn received(&mut self, frame: &[u8]) {
-        if let Some(segment) = Segment::find(frame) {
-            self.closed = segment.window == 0;
+    /// Looks at a segment of the peer. Returns whether the library is to be shown it
+    /// [`REPETITIONS`] times more.
+    pub(super) fn received(&mut self, frame: &[u8]) -> bool {
+        let Some(segment) = Segment::find(frame) else { return false };
+        self.closed = segment.window == 0;
+        self.latest.clear();
+        let (Some(highest), ACK) = (self.highest, segment.flags & (ACK | SYN | FIN | RST)) else {
+            return false;
+        };
+        let number = segment.acknowledged;
+        if number > highest || self.acknowledged.is_some_and(|before| number < before) {
+            return false;
         }
+        let advanced = self.acknowledged.replace(number) != Some(number);
+        let pure = segment.payload == 0 && frame.len() <= FRAME_MAX;
+        if pure {
+            self.latest.extend_from_slice(frame);
+        }
+        if !advanced {
+            self.repeated += u32::from(pure && number < highest);
+            if self.repeated == REPETITIONS {
+                self.recover.get_or_insert(highest);
+            }
+            return false;
+        }
+        (self.repeated, self.probed) = (0, false);
+        let partial = self.recover.is_some_and(|recover| number < recover);
+        if !partial {
+            self.recover = None;
+        }
+        partial && pure
+    }
+
+    /// When the latest acknowledgement is to be shown again if no other comes. `since` is when
+    /// the peer was heard, or something was sent after all had been acknowledged; `round_trip` is
+    /// how long the peer took to answer the first segment.
+    pub(super) fn probe_at(&self, since: Instant, round_trip: Duration) -> Option<Instant> {
+        let flying = self.highest > self.acknowledged && self.acknowledged.is_some();
+        let sensible = flying && !self.probed && !self.closed && !self.latest.is_empty();
+        sensible.then(|| since + PROBE_AFTER.max(2 * round_trip))
+    }
+
+    /// The acknowledgement to be shown [`REPETITIONS`] times, for want of another.
+    pub(super) fn probe(&mut self) -> &[u8] {
+        self.probed = true;
+        self.recover = self.highest;
+        &self.latest
     }
 
     /// Looks at a segment of ours, and corrects it if need be.
@@ -39,6 +113,11 @@ impl Sequence {
         let Some(segment) = Segment::find(frame) else { return };
         let own = segment.payload + usize::from(segment.flags & (SYN | FIN) != 0);
         let end = segment.number + own;
+        // After a timeout everything is sent again: there is nothing left to recover.
+        let again = self.highest.is_some_and(|highest| segment.number < highest);
+        if own > 0 && again && self.acknowledged.is_some_and(|number| segment.number > number) {
+            self.recover = None;
+        }
         match self.highest {
             _ if segment.flags & RST != 0 => {}
             Some(highest) if own == 0 && highest > end => segment.renumber(frame, highest),
@@ -54,6 +133,7 @@ impl Sequence {
 struct Segment {
     header: usize,
     number: TcpSeqNumber,
+    acknowledged: TcpSeqNumber,
     flags: u8,
     window: u16,
     /// Bytes of payload.
@@ -76,10 +156,14 @@ impl Segment {
         }
         let tcp = ip.get(header_len..len)?;
         let offset = usize::from(*tcp.get(12)? >> 4) * 4;
-        let number = u32::from_be_bytes(*tcp.get(4..)?.first_chunk()?);
+        let number = |at: usize| -> Option<TcpSeqNumber> {
+            let number = u32::from_be_bytes(*tcp.get(at..)?.first_chunk()?);
+            Some(TcpSeqNumber(number.cast_signed()))
+        };
         Some(Self {
             header: ETHERNET_HEADER_BYTES + header_len,
-            number: TcpSeqNumber(number.cast_signed()),
+            number: number(4)?,
+            acknowledged: number(8)?,
             flags: *tcp.get(13)?,
             window: be16(tcp, 14)?,
             payload: tcp.len().checked_sub(offset)?,
@@ -92,7 +176,10 @@ impl Segment {
         let Some(checksum) = be16(tcp, 16) else { return };
         let halves = |number: u32| [number >> 16, number & 0xffff];
         let mut sum = u32::from(!checksum);
-        for half in halves(!self.number.0.cast_unsigned()).into_iter().chain(halves(number.0.cast_unsigned())) {
+        for half in halves(!self.number.0.cast_unsigned())
+            .into_iter()
+            .chain(halves(number.0.cast_unsigned()))
+        {
             sum += half;
         }
         while sum > 0xffff {
@@ -156,5 +243,48 @@ mod tests {
         let mut ack = frame(100, false, b"");
         sequence.sending(&mut ack);
         assert_eq!(header(&ack).sequence_number, 100);
+    }
+
+    /// A frame of the peer's that acknowledges everything before `number`.
+    fn ack(number: u32) -> Vec<u8> {
+        let mut frame = Vec::new();
+        let builder = PacketBuilder::ethernet2([4; 6], [2; 6]).ipv4([5, 6, 7, 8], [1, 2, 3, 4], 9);
+        builder.tcp(2, 1, 7, 100).ack(number).write(&mut frame, b"").unwrap();
+        frame
+    }
+
+    #[test]
+    fn an_acknowledgement_that_shows_a_further_loss_is_shown_again() {
+        let mut sequence = Sequence::default();
+        sequence.sending(&mut frame(99, true, b""));
+        assert!(!sequence.received(&ack(100)));
+        for number in [100, 200, 300] {
+            sequence.sending(&mut frame(number, false, &[1; 100]));
+        }
+        assert!(!sequence.received(&ack(200)), "nothing is missing");
+        for _ in 0..REPETITIONS {
+            assert!(!sequence.received(&ack(200)), "the library sees these itself");
+        }
+        assert!(sequence.received(&ack(300)), "the segment at 300 is missing, too");
+        assert!(!sequence.received(&ack(400)), "nothing is missing any more");
+        assert!(!sequence.received(&ack(300)), "an old one");
+    }
+
+    #[test]
+    fn a_probe_is_due_once_while_something_is_in_flight() {
+        let mut sequence = Sequence::default();
+        let at = |sequence: &Sequence| sequence.probe_at(Instant::ZERO, Duration::ZERO);
+        sequence.sending(&mut frame(99, true, b""));
+        assert_eq!(at(&sequence), None, "a handshake has its own timer");
+        sequence.received(&ack(100));
+        assert_eq!(at(&sequence), None, "nothing is in flight");
+        sequence.sending(&mut frame(100, false, b"data"));
+        assert_eq!(at(&sequence), Some(Instant::ZERO + PROBE_AFTER));
+        let slow = sequence.probe_at(Instant::ZERO, Duration::from_secs(1));
+        assert_eq!(slow, Some(Instant::ZERO + Duration::from_secs(2)));
+        assert_eq!(sequence.probe(), ack(100));
+        assert_eq!(at(&sequence), None, "the timeout's turn");
+        sequence.received(&ack(104));
+        assert_eq!(at(&sequence), None);
     }
 }

@@ -18,6 +18,7 @@ use super::connection::{Connection, GivingUp, Moved, Owner, Phase, QUOTA_RETRY};
 use super::datagram::{Carried, NEIGHBOUR_PATIENCE};
 use super::link::Sent;
 use super::options::Options;
+use super::sequence::REPETITIONS;
 use super::slots::{Place, Slot, SlotIndex};
 use crate::{Event, Fifos, SocketId};
 
@@ -57,6 +58,12 @@ impl SmoltcpStack {
         }
         self.move_bytes(now, index);
         let Some(connection) = self.slots.connection(index) else { return true };
+        if let Some(frame) = connection.probe(now) {
+            self.counters.probes += 1;
+            for _ in 0..REPETITIONS {
+                self.link.feed(now, &frame, None, Some(connection.turn()), &mut self.counters);
+            }
+        }
         let mut slots_left = true;
         let mut sent = 0;
         while sent < SEGMENTS_PER_TURN {
@@ -110,12 +117,10 @@ impl SmoltcpStack {
     fn tell(&mut self, index: SlotIndex, moved: Moved) {
         let Some(connection) = self.slots.connection(index) else { return };
         let Owner::Socket(socket) = connection.owner else { return };
-        if moved.readable && connection.readable_poll != self.poll_number {
-            connection.readable_poll = self.poll_number;
+        if moved.readable {
             self.events.push(Event::Readable { socket });
         }
-        if moved.writable && connection.writable_poll != self.poll_number {
-            connection.writable_poll = self.poll_number;
+        if moved.writable {
             self.events.push(Event::Writable { socket });
         }
         if moved.ended {
@@ -201,7 +206,11 @@ impl SmoltcpStack {
     fn set_timer(&mut self, now: Instant, index: SlotIndex, sent: usize, slots_left: bool) {
         let Some(connection) = self.slots.connection(index) else { return };
         let poll = self.link.next_poll(now, &connection.sockets);
-        let rest = [connection.gives_up_at().map(|(at, _)| at), connection.retry_at()];
+        let rest = [
+            connection.gives_up_at().map(|(at, _)| at),
+            connection.retry_at(),
+            connection.probe_at(),
+        ];
         let due = poll.is_some_and(|at| at <= now);
         let poll = match poll {
             Some(_) if due && (sent > 0 || !slots_left) => None,
@@ -306,6 +315,7 @@ impl SmoltcpStack {
         if turn.taken > 0 || datagram.room.hungry {
             let offer = datagram.room.offer(tx)?;
             if offer.writable {
+                datagram.active = true;
                 self.events.push(Event::Writable { socket });
             }
         }
@@ -382,10 +392,7 @@ impl SmoltcpStack {
     }
 
     /// A library socket for a new connection.
-    pub(super) fn spare_socket(
-        &mut self,
-        options: &Options,
-    ) -> (SocketSet<'static>, SocketHandle) {
+    pub(super) fn spare_socket(&mut self, options: &Options) -> (SocketSet<'static>, SocketHandle) {
         let mut socket = self.spare.pop().unwrap_or_else(|| {
             let buffer = |bytes: u32| tcp::SocketBuffer::new(vec![0; bytes as usize]);
             tcp::Socket::new(buffer(self.tcp.rx_buffer), buffer(self.tcp.tx_buffer))

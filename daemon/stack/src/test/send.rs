@@ -37,6 +37,8 @@ pub(super) struct Sender {
     next: u64,
     /// The position up to which the peer has room.
     limit: u64,
+    end_sent: bool,
+    end_acknowledged: bool,
     /// Positions before this were in flight at the last loss.
     recover: u64,
     repeats: u32,
@@ -73,6 +75,8 @@ impl Sender {
             una: 0,
             next: 0,
             limit: 0,
+            end_sent: false,
+            end_acknowledged: false,
             recover: 0,
             repeats: 0,
             timeout: TIMEOUT,
@@ -94,15 +98,111 @@ impl Sender {
     }
 
     /// Whether everything, the end included, is acknowledged.
-    pub(super) fn is_done(&self) -> bool {
-        self.finishing && self.una > 0 && self.una == self.recover_end()
+    pub(super) const fn is_done(&self) -> bool {
+        self.end_acknowledged
     }
 
-    /// Where the stream ends, the end counted.
-    const fn recover_end(&self) -> u64 {
-        match self.ended_at {
-            Some(end) => end + 1,
-            None => u64::MAX,
+    /// Whether something waits to be sent or acknowledged.
+    pub(super) fn is_busy(&self) -> bool {
+        self.queued() > 0 || (self.finishing && !self.end_acknowledged)
+    }
+
+    /// Looks at how far the writer is.
+    pub(super) fn refresh(&mut self) -> Result<(), Breach> {
+        self.fifo.as_mut().map_or(Ok(()), TxFifo::refresh)
+    }
+
+    /// Takes an acknowledgement up to `position`, with `window` bytes of room from there. Returns
+    /// whether anything new was acknowledged.
+    pub(super) fn acknowledged(&mut self, now: Instant, position: u64, window: u32) -> bool {
+        let written = self.written();
+        let ends = self.end_sent && position == written + 1;
+        if position > written && !ends {
+            return false;
+        }
+        self.limit = self.limit.max(position + u64::from(window));
+        let bytes = position.min(written).saturating_sub(self.una);
+        if bytes > 0
+            && let Some(fifo) = &mut self.fifo
+        {
+            fifo.consume(usize::try_from(bytes).expect("a FIFO's capacity is 32-bit"));
+        }
+        let news = bytes > 0 || (ends && !self.end_acknowledged);
+        self.una += bytes;
+        self.next = self.next.max(self.una);
+        self.end_acknowledged |= ends;
+        if news {
+            self.repeats = 0;
+            self.timeout = TIMEOUT;
+            self.timer = self.is_busy().then(|| now + TIMEOUT);
+            // RFC 6582 section 3.2: an advance that stops short of what was in flight at the loss
+            // shows the next hole.
+            self.resend = self.una < self.recover;
+        } else if position == self.una && self.next > self.una {
+            self.repeats += 1;
+            if self.repeats == REPEATS && self.una >= self.recover {
+                self.recover = self.next;
+                self.resend = true;
+            }
+        }
+        news
+    }
+
+    /// Notes that a timer went off, if it did.
+    pub(super) fn expire(&mut self, now: Instant) {
+        if self.timer.is_some_and(|at| at <= now) {
+            self.timeout = (self.timeout * 2).min(TIMEOUT_MAX);
+            self.timer = None;
+            self.recover = self.next;
+            self.repeats = 0;
+            let flying = self.next > self.una || (self.end_sent && !self.end_acknowledged);
+            self.resend = flying;
+            self.probe = !flying && self.is_busy();
+        }
+    }
+
+    /// What to send next, in pieces of at most `most` bytes.
+    pub(super) fn next_piece(&self, most: usize) -> Option<Piece> {
+        let written = self.written();
+        let cut = |from: u64, to: u64| -> usize {
+            usize::try_from(to.saturating_sub(from)).unwrap_or(most).min(most)
+        };
+        if self.resend {
+            let len = cut(self.una, self.next);
+            let end = self.end_sent && self.una + len as u64 == written;
+            return Some(Piece { position: self.una, len, end, probe: false });
+        }
+        let right = written.min(self.limit).min(self.una + FLIGHT_MAX);
+        let len = cut(self.next, right);
+        let end = self.finishing && !self.end_sent && self.next + len as u64 == written;
+        if len > 0 || end {
+            return Some(Piece { position: self.next, len, end, probe: false });
+        }
+        let probe = Piece { position: self.next, len: 0, end: false, probe: true };
+        self.probe.then_some(probe)
+    }
+
+    /// Copies the bytes of a piece out of the FIFO.
+    pub(super) fn copy(&self, piece: &Piece, bytes: &mut [u8]) {
+        if let Some(fifo) = &self.fifo {
+            let ahead = usize::try_from(piece.position - self.una).expect("within the FIFO");
+            fifo.copy_out(ahead, bytes);
+        }
+    }
+
+    /// Notes that a piece was sent.
+    pub(super) fn sent(&mut self, now: Instant, piece: &Piece) {
+        self.resent += u64::from(self.resend);
+        (self.resend, self.probe) = (false, false);
+        self.next = self.next.max(piece.position + piece.len as u64);
+        self.end_sent |= piece.end;
+        self.timer.get_or_insert(now + self.timeout);
+    }
+
+    /// Sees to it that a closed window is asked about.
+    pub(super) fn watch(&mut self, now: Instant) {
+        if self.is_busy() {
+            self.timer.get_or_insert(now + self.timeout);
         }
     }
 }

@@ -8,7 +8,6 @@ mod memory;
 mod network;
 mod stream;
 mod udp;
-mod trace_tmp;
 
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
@@ -18,11 +17,7 @@ use dmm_stack::pair::{address_v4, address_v6};
 
 /// 1 Gb/s and a round trip of 1 ms.
 fn clean() -> WireConfig {
-    WireConfig {
-        delay: Duration::from_micros(500),
-        rate_mbps: Some(1000),
-        ..WireConfig::default()
-    }
+    WireConfig { delay: Duration::from_micros(500), rate_mbps: Some(1000), ..WireConfig::default() }
 }
 
 /// The same path, losing 2%, reordering 1% and doubling 1% of all frames.

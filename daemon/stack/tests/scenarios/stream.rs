@@ -2,6 +2,7 @@
 
 use dmm_proto::op::{How, SocketOption};
 use dmm_stack::Request;
+use dmm_stack::kinds::KINDS;
 use dmm_stack::pair::{End, Pair, Quota};
 
 use crate::{V4, V6, clean, lossy, millis, secs};
@@ -20,77 +21,87 @@ fn transfer(mut pair: Pair, ends: (std::net::IpAddr, std::net::IpAddr), bytes: (
 
 #[test]
 fn bytes_arrive_over_a_clean_wire() {
-    for ends in [V4, V6] {
-        transfer(Pair::new("smoltcp", &clean()), ends, (4 * MIB, 3 * MIB));
+    for kind in KINDS {
+        for ends in [V4, V6] {
+            transfer(Pair::new(kind, &clean()), ends, (4 * MIB, 3 * MIB));
+        }
     }
 }
 
 #[test]
 fn bytes_arrive_over_a_lossy_wire() {
-    for seed in 0..8 {
-        transfer(Pair::new("smoltcp", &lossy(seed)), V4, (MIB, MIB / 2));
+    for kind in KINDS {
+        for seed in 0..8 {
+            transfer(Pair::new(kind, &lossy(seed)), V4, (MIB, MIB / 2));
+        }
     }
 }
 
 #[test]
 fn a_reader_that_sleeps_closes_the_window_and_loses_nothing() {
-    let mut pair = Pair::new("smoltcp", &clean());
-    let quota = Quota::new(CHUNKS);
-    let (mut one, mut other) = pair.joined([&quota, &quota], V4);
-    // Far more than both FIFOs and both of the library's buffers hold.
-    let total = 4 * MIB;
-    pair.run_until(secs(20), |pair| {
-        pair.write_until(&mut one, total);
-        false
-    });
-    assert!(one.sent < total && other.received == 0);
-    let waiting = pair.of(&one).writable;
-    let left = total - one.sent;
-    pair.exchange(secs(60), &mut one, &mut other, (left, 0));
-    assert!(pair.of(&one).writable > waiting, "the writer was told of room");
-    pair.clean_up(&[&one, &other], &[(End::Right, 0)], &[&quota]);
+    for kind in KINDS {
+        let mut pair = Pair::new(kind, &clean());
+        let quota = Quota::new(CHUNKS);
+        let (mut one, mut other) = pair.joined([&quota, &quota], V4);
+        // Far more than both FIFOs and both of the library's buffers hold.
+        let total = 4 * MIB;
+        pair.run_until(secs(20), |pair| {
+            pair.write_until(&mut one, total);
+            false
+        });
+        assert!(one.sent < total && other.received == 0);
+        let waiting = pair.of(&one).writable;
+        let left = total - one.sent;
+        pair.exchange(secs(60), &mut one, &mut other, (left, 0));
+        assert!(pair.of(&one).writable > waiting, "the writer was told of room");
+        pair.clean_up(&[&one, &other], &[(End::Right, 0)], &[&quota]);
+    }
 }
 
 #[test]
 fn half_closing_works_both_ways() {
-    let mut pair = Pair::new("smoltcp", &clean());
-    let quota = Quota::new(CHUNKS);
-    let (mut one, mut other) = pair.joined([&quota, &quota], V4);
-    pair.expect(secs(10), "the writing", |pair| {
-        pair.write_until(&mut one, 100_000);
-        one.sent == 100_000
-    });
-    pair.shutdown(&one, How::Write);
-    pair.expect(secs(10), "the peer's FIN behind all bytes", |pair| {
-        if pair.of(&other).ended {
+    for kind in KINDS {
+        let mut pair = Pair::new(kind, &clean());
+        let quota = Quota::new(CHUNKS);
+        let (mut one, mut other) = pair.joined([&quota, &quota], V4);
+        pair.expect(secs(10), "the writing", |pair| {
+            pair.write_until(&mut one, 100_000);
+            one.sent == 100_000
+        });
+        pair.shutdown(&one, How::Write);
+        pair.expect(secs(10), "the peer's FIN behind all bytes", |pair| {
+            if pair.of(&other).ended {
+                pair.read_all(&mut other);
+                return true;
+            }
             pair.read_all(&mut other);
-            return true;
-        }
-        pair.read_all(&mut other);
-        false
-    });
-    assert_eq!(other.received, 100_000);
-    assert!(!pair.of(&one).ended);
-    // The other direction is still open, for as long as its sender likes.
-    pair.run(secs(120));
-    pair.exchange(secs(10), &mut one, &mut other, (0, 200_000));
-    pair.shutdown(&other, How::Write);
-    pair.expect(secs(10), "the second FIN", |pair| pair.of(&one).ended);
-    assert_eq!((pair.of(&one).broken, pair.of(&other).broken), (None, None));
-    pair.clean_up(&[&one, &other], &[(End::Right, 0)], &[&quota]);
+            false
+        });
+        assert_eq!(other.received, 100_000);
+        assert!(!pair.of(&one).ended);
+        // The other direction is still open, for as long as its sender likes.
+        pair.run(secs(120));
+        pair.exchange(secs(10), &mut one, &mut other, (0, 200_000));
+        pair.shutdown(&other, How::Write);
+        pair.expect(secs(10), "the second FIN", |pair| pair.of(&one).ended);
+        assert_eq!((pair.of(&one).broken, pair.of(&other).broken), (None, None));
+        pair.clean_up(&[&one, &other], &[(End::Right, 0)], &[&quota]);
+    }
 }
 
 #[test]
 fn an_idle_connection_has_nothing_due_and_stays() {
-    let mut pair = Pair::new("smoltcp", &clean());
-    let quota = Quota::new(CHUNKS);
-    let (mut one, mut other) = pair.joined([&quota, &quota], V4);
-    pair.exchange(secs(10), &mut one, &mut other, (1000, 1000));
-    pair.run(secs(5));
-    assert_eq!(pair.next(), None, "an idle connection needs no timer");
-    pair.run(secs(100_000));
-    pair.exchange(secs(10), &mut one, &mut other, (1000, 1000));
-    pair.clean_up(&[&one, &other], &[(End::Right, 0)], &[&quota]);
+    for kind in KINDS {
+        let mut pair = Pair::new(kind, &clean());
+        let quota = Quota::new(CHUNKS);
+        let (mut one, mut other) = pair.joined([&quota, &quota], V4);
+        pair.exchange(secs(10), &mut one, &mut other, (1000, 1000));
+        pair.run(secs(5));
+        assert_eq!(pair.next_deadline(), None, "an idle connection needs no timer");
+        pair.run(secs(100_000));
+        pair.exchange(secs(10), &mut one, &mut other, (1000, 1000));
+        pair.clean_up(&[&one, &other], &[(End::Right, 0)], &[&quota]);
+    }
 }
 
 #[test]
@@ -136,37 +147,39 @@ fn nagle_waits_and_no_delay_does_not() {
 
 #[test]
 fn two_hundred_connections_share_a_wire() {
-    let mut pair = Pair::new("smoltcp", &lossy(5));
-    let quotas = [Quota::new(8 * CHUNKS), Quota::new(8 * CHUNKS)];
-    pair.listen(End::Right, 0, crate::right(80), 256);
-    let mut clients: Vec<_> = (1..=200_u16)
-        .map(|n| {
-            let other = pair.credit(End::Right, &quotas[1], 0, n.into());
-            let ends = (crate::left(1000 + n), crate::right(80));
-            (pair.connect(End::Left, &quotas[0], n.into(), ends), other)
-        })
-        .collect();
-    // Credits are used in the order of completed handshakes: each side checks its own pattern.
-    pair.expect(secs(300), "all transfers", |pair| {
-        let mut done = true;
-        for (one, other) in &mut clients {
-            if pair.of(one).connected == Some(Ok(())) && one.sent < 20_000 {
-                pair.write_until(one, 20_000);
+    for kind in KINDS {
+        let mut pair = Pair::new(kind, &lossy(5));
+        let quotas = [Quota::new(8 * CHUNKS), Quota::new(8 * CHUNKS)];
+        pair.listen(End::Right, 0, crate::right(80), 256);
+        let mut clients: Vec<_> = (1..=200_u16)
+            .map(|n| {
+                let other = pair.credit(End::Right, &quotas[1], 0, n.into());
+                let ends = (crate::left(1000 + n), crate::right(80));
+                (pair.connect(End::Left, &quotas[0], n.into(), ends), other)
+            })
+            .collect();
+        // Credits are used in the order of completed handshakes: each side checks its own pattern.
+        pair.expect(secs(300), "all transfers", |pair| {
+            let mut done = true;
+            for (one, other) in &mut clients {
+                if pair.of(one).connected == Some(Ok(())) && one.sent < 20_000 {
+                    pair.write_until(one, 20_000);
+                }
+                if pair.of(other).accepted.is_some() && other.sent < 10_000 {
+                    pair.write_until(other, 10_000);
+                }
+                if let Some(errno) = pair.of(one).broken {
+                    pair.fail(&format!("{:?}: {errno}", one.socket));
+                }
+                pair.read_all(one);
+                pair.read_all(other);
+                done &= one.received == 10_000 && other.received == 20_000;
             }
-            if pair.of(other).accepted.is_some() && other.sent < 10_000 {
-                pair.write_until(other, 10_000);
-            }
-            if let Some(errno) = pair.of(one).broken {
-                pair.fail(&format!("{:?}: {errno}", one.socket));
-            }
-            pair.read_all(one);
-            pair.read_all(other);
-            done &= one.received == 10_000 && other.received == 20_000;
-        }
-        done
-    });
-    pair.run(secs(2));
-    assert_eq!(pair.next(), None, "200 idle connections need no timer");
-    let all: Vec<_> = clients.iter().flat_map(|(one, other)| [one, other]).collect();
-    pair.clean_up(&all, &[(End::Right, 0)], &[&quotas[0], &quotas[1]]);
+            done
+        });
+        pair.run(secs(2));
+        assert_eq!(pair.next_deadline(), None, "200 idle connections need no timer");
+        let all: Vec<_> = clients.iter().flat_map(|(one, other)| [one, other]).collect();
+        pair.clean_up(&all, &[(End::Right, 0)], &[&quotas[0], &quotas[1]]);
+    }
 }

@@ -167,7 +167,9 @@ fn closing_sends_what_was_written() {
     let mut other = pair.bind(End::Right, &quota, 1, right(53));
     for _ in 0..3 {
         let header = Header { len: 4, peer: Some(right(53).into()), local: None };
-        assert!(one.writer.write_datagram(&header, &[byte_at(0), byte_at(1), byte_at(2), byte_at(3)]));
+        assert!(
+            one.writer.write_datagram(&header, &[byte_at(0), byte_at(1), byte_at(2), byte_at(3)])
+        );
     }
     pair.close(&one);
     for _ in 0..3 {

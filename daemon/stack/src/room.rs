@@ -9,26 +9,26 @@ use dmm_proto::fifo::TxFifo;
 
 /// What a writer is known to want.
 #[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Room {
+pub(crate) struct Room {
     /// It asked for room, or is owed some that its quota did not allow.
-    pub(super) hungry: bool,
+    pub(crate) hungry: bool,
     /// It wished for more than it has, and its wish was taken without being granted.
     owed: bool,
 }
 
 /// What an offer came to.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Offer {
+pub(crate) struct Offer {
     /// The writer wished for room, and there may be enough: it is to be told.
-    pub(super) writable: bool,
+    pub(crate) writable: bool,
     /// The client's quota is used up, and nothing is queued whose end would make room: to be tried
     /// again later.
-    pub(super) starved: bool,
+    pub(crate) starved: bool,
 }
 
 impl Room {
     /// Grants room as far as capacity and quota allow.
-    pub(super) fn offer(&mut self, tx: &mut TxFifo) -> Result<Offer, Breach> {
+    pub(crate) fn offer(&mut self, tx: &mut TxFifo) -> Result<Offer, Breach> {
         let offer = self.try_offer(tx)?;
         self.hungry = offer.starved;
         Ok(offer)
