@@ -20,7 +20,9 @@ use dmm_proto::op::Submission;
 use dmm_proto::region::Region;
 use dmm_proto::session::{Beacon, Memory, StackInfo};
 use nix::errno::Errno;
-use nix::sys::socket::{AddressFamily, SockFlag, SockType, UnixAddr, connect, setsockopt, socket, sockopt};
+use nix::sys::socket::{
+    AddressFamily, SockFlag, SockType, UnixAddr, connect, setsockopt, socket, sockopt,
+};
 use nix::sys::time::{TimeVal, TimeValLike};
 
 use crate::channel::Channels;
@@ -163,7 +165,10 @@ impl Session {
         let memory = Memory::assemble(geometry, daemon, client, arena);
         let stacks = memory.read_stacks();
         let fits = |stack: &StackInfo| {
-            stack.first_instance.checked_add(stack.instances).is_some_and(|n| n <= geometry.instances)
+            stack
+                .first_instance
+                .checked_add(stack.instances)
+                .is_some_and(|n| n <= geometry.instances)
         };
         if !stacks.iter().all(fits) {
             return Err(AttachError::Malformed);
@@ -229,7 +234,8 @@ impl Session {
         })
     }
 
-    /// Is done with a listener, and with the connections that nobody took.
+    /// Is done with a listener, and with the connections that nobody took. One that arrives while
+    /// this is under way is closed by whoever drains next, which may be the program's next call.
     pub(crate) fn close_listener(&self, core: &Core, instances: Range<u32>) {
         self.close(core, instances);
         let Role::Listener(backlog) = &core.role else { return };
@@ -248,8 +254,14 @@ impl Session {
         if self.is_inherited() {
             return;
         }
+        // A redirection or refusal may have come, which leaves nothing to close there; connections
+        // to a listener may have come, which are to be closed as well.
+        self.drain();
         // Under the table's lock: nothing that the table brings about comes behind the close.
         let mut slots = lock(&self.slots);
+        if !slots.holds(core) {
+            return;
+        }
         let mut due = 0;
         for instance in holders {
             due += 1;

@@ -83,9 +83,8 @@ impl Context {
         spin: Duration,
     ) -> nix::Result<Self> {
         let geometry = &memory.geometry;
-        let consumer = |instance| {
-            Consumer::new(memory.completions(geometry.channel(CONTEXT, instance)))
-        };
+        let consumer =
+            |instance| Consumer::new(memory.completions(geometry.channel(CONTEXT, instance)));
         Ok(Self {
             doorbell,
             line: memory.context(CONTEXT),

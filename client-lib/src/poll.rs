@@ -229,7 +229,13 @@ impl Watch {
     fn event(&self, client: &Client) -> Option<Event> {
         let interest = Interest(self.interest.load(Ordering::Acquire));
         let mut ready = if client.session.is_dead() {
-            Readiness { readable: true, writable: true, read_closed: true, hang_up: true, error: true }
+            Readiness {
+                readable: true,
+                writable: true,
+                read_closed: true,
+                hang_up: true,
+                error: true,
+            }
         } else {
             self.core.readiness()
         };
@@ -257,7 +263,7 @@ impl Core {
                 let readable = !lock(backlog).accepted.is_empty();
                 Readiness { readable, ..Readiness::default() }
             }
-            Role::Datagram => Readiness {
+            Role::Datagram { .. } => Readiness {
                 readable: lock(&self.rx).available() > 0,
                 writable: self.has_room(),
                 error: self.pending_error().is_some(),
@@ -288,7 +294,7 @@ impl Core {
 
     fn has_room(&self) -> bool {
         let wanted = match self.role {
-            Role::Datagram => frame_bytes(WRITABLE_DATAGRAM),
+            Role::Datagram { .. } => frame_bytes(WRITABLE_DATAGRAM),
             _ => 1,
         };
         lock(&self.tx).room(wanted) >= wanted
@@ -426,8 +432,12 @@ impl Poll {
         };
         let waiter = Waiter::new(None);
         let _joined = self.shared.waiters.join(&waiter);
-        if !lock(&self.shared.maybe_ready).is_empty() {
-            return true;
+        {
+            let mut list = lock(&self.shared.maybe_ready);
+            list.retain(|watch| !watch.over.load(Ordering::Acquire));
+            if !list.is_empty() {
+                return true;
+            }
         }
         waiter.park(deadline) != Unparked::TimedOut
     }

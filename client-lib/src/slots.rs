@@ -7,6 +7,7 @@
 //! ```text
 //!            open                      close                 Closed from all
 //!  Free ───────────────▶ Socket ───────────────▶ Closing ─────────────────────▶ Free
+//!    │                      ├──── refused out of hand: Closed without a close ─────▲
 //!    │ credit               ▲ Accepted              ▲ listener closed meanwhile
 //!    └────────▶ Credit ─────┴───────────────────────┘
 //! ```
@@ -127,11 +128,23 @@ impl Slots {
             (
                 Holder::Socket(core),
                 Completion::Connected { errno, local, .. } | Completion::Bound { errno, local, .. },
-            ) => core.answer(errno, local.map(|address| address.0)),
+            ) => {
+                core.answer(errno, local.map(|address| address.0));
+                if core.phase() == Phase::Open {
+                    for (option, value) in core.take_early() {
+                        let set = Submission::SetOption { socket, option, value };
+                        channels.defer(core.instance(), set)?;
+                    }
+                }
+            }
             (Holder::Socket(core), Completion::Refused { errno, .. }) => core.refuse(errno),
             (Holder::Socket(core), Completion::Redirected { instance, .. }) => {
                 let core = Arc::clone(core);
                 self.redirect(&core, instance, channels)?;
+            }
+            // An attempt that was refused out of hand leaves nothing to be closed.
+            (Holder::Socket(core), Completion::Closed { .. }) if core.phase() == Phase::Failed => {
+                self.release(socket.slot);
             }
             (Holder::Closing { .. }, Completion::Redirected { .. }) => self.release(socket.slot),
             (Holder::Credit { .. }, Completion::Accepted { local, peer, .. }) => {
@@ -151,21 +164,26 @@ impl Slots {
         self.feed_starving(channels)
     }
 
-    /// Asks the instance that owns the connection's 4-tuple, as a new socket of the same slot.
+    /// Asks the instance that owns the addresses, as a new socket of the same slot.
     fn redirect(
         &mut self,
         core: &Arc<Core>,
         instance: u32,
         channels: &Channels,
     ) -> Result<(), Breach> {
-        let Role::Stream { local, remote } = core.role else { return Err(Breach::Kind) };
         if instance >= self.memory.geometry.instances {
             return Err(Breach::Operation);
         }
         let socket = self.renew(core.slot);
         core.redirect(instance, socket.generation);
-        let connect = Submission::Connect { socket, local: local.into(), remote: remote.into() };
-        channels.defer(instance, connect)
+        let again = match core.role {
+            Role::Stream { local, remote } => {
+                Submission::Connect { socket, local: local.into(), remote: remote.into() }
+            }
+            Role::Datagram { local } => Submission::Bind { socket, local: local.into() },
+            Role::Listener(_) => return Err(Breach::Kind),
+        };
+        channels.defer(instance, again)
     }
 
     /// Makes a credit's slot that of a connection; nobody's, if the listener was closed meanwhile.
@@ -196,9 +214,10 @@ impl Slots {
         Ok(())
     }
 
-    fn holds(&self, core: &Arc<Core>) -> bool {
+    /// Whether the socket is still in its slot.
+    pub(crate) fn holds(&self, core: &Core) -> bool {
         let holder = &self.entries[core.slot as usize].holder;
-        matches!(holder, Holder::Socket(held) if Arc::ptr_eq(held, core))
+        matches!(holder, Holder::Socket(held) if std::ptr::eq(Arc::as_ptr(held), core))
     }
 
     fn feed_starving(&mut self, channels: &Channels) -> Result<(), Breach> {

@@ -14,7 +14,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use dmm_proto::fifo::{FifoParts, RxReader, State, TxWriter};
-use dmm_proto::op::Socket;
+use dmm_proto::op::{Socket, SocketOption};
 use nix::errno::Errno;
 
 use crate::error::{from_daemon, os};
@@ -24,14 +24,11 @@ use crate::waiter::{Waiters, lock};
 /// What a socket is.
 pub(crate) enum Role {
     /// A TCP connection, and what to ask again if the connect is redirected.
-    Stream {
-        local: SocketAddr,
-        remote: SocketAddr,
-    },
+    Stream { local: SocketAddr, remote: SocketAddr },
     /// A TCP listener.
     Listener(Mutex<Backlog>),
-    /// A UDP socket.
-    Datagram,
+    /// A UDP socket, and where to bind it again if that is redirected.
+    Datagram { local: SocketAddr },
 }
 
 /// A listener's connections that nobody took yet, and its credits.
@@ -81,6 +78,8 @@ pub struct Core {
     pub(crate) waiters: Waiters,
     pub(crate) watches: Mutex<Vec<Arc<Watch>>>,
     pub(crate) options: Options,
+    /// Options set while the socket was opening: told to the instance that opens it in the end.
+    early: Mutex<Vec<(SocketOption, u32)>>,
     pub(crate) rx_shut: AtomicBool,
     pub(crate) tx_shut: AtomicBool,
     /// The error that ended the socket was told: it is told once.
@@ -190,6 +189,7 @@ impl Core {
             waiters: Waiters::default(),
             watches: Mutex::default(),
             options: Options::default(),
+            early: Mutex::default(),
             rx_shut: AtomicBool::new(false),
             tx_shut: AtomicBool::new(false),
             error_told: AtomicBool::new(false),
@@ -232,6 +232,22 @@ impl Core {
             self.set_phase(if errno == 0 { Phase::Open } else { Phase::Failed });
         }
         self.notify();
+    }
+
+    /// Keeps an option for later if the socket is still opening. Returns whether it is.
+    pub(crate) fn keep_early(&self, option: SocketOption, value: u32) -> bool {
+        let mut early = lock(&self.early);
+        let opening = self.phase() == Phase::Opening;
+        if opening {
+            early.retain(|(other, _)| *other != option);
+            early.push((option, value));
+        }
+        opening
+    }
+
+    /// The options that were set before the socket was open. Asked when it is.
+    pub(crate) fn take_early(&self) -> Vec<(SocketOption, u32)> {
+        std::mem::take(&mut lock(&self.early))
     }
 
     /// Something changed: wakes whoever waits and marks it in every poll.

@@ -323,14 +323,16 @@ impl Client {
 
     fn bind_udp_on(&self, stack: Option<&str>, address: SocketAddr) -> io::Result<UdpSocket> {
         let instance = self.next_instance(self.stack(stack)?);
-        let core = self.session.open_slot(instance, Role::Datagram)?;
+        let core = self.session.open_slot(instance, Role::Datagram { local: address })?;
         let bind = Submission::Bind { socket: core.socket(), local: address.into() };
         let bound = self.session.ask(instance, bind).and_then(|()| self.answered(&core));
         match bound {
             Ok(local) => {
                 let local = local.unwrap_or(address);
                 let client = self.clone();
-                Ok(UdpSocket { inner: Arc::new(Inner { client, core, local, peer: Mutex::default() }) })
+                Ok(UdpSocket {
+                    inner: Arc::new(Inner { client, core, local, peer: Mutex::default() }),
+                })
             }
             Err(error) => {
                 // The instance does not hold the slot.

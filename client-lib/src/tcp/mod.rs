@@ -8,5 +8,5 @@ mod options;
 mod stream;
 
 pub use listener::{Incoming, TcpListener};
-pub use stream::TcpStream;
 pub(crate) use options::{check_hops, hops_of};
+pub use stream::TcpStream;

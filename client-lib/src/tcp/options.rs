@@ -177,6 +177,10 @@ impl TcpStream {
 
     fn set(&self, option: SocketOption, value: u32) -> io::Result<()> {
         let core = self.core();
+        // Until then the connect may be redirected, and the instance that was asked forget it.
+        if core.keep_early(option, value) {
+            return Ok(());
+        }
         let socket = core.socket();
         self.client().session.ask(core.instance(), Submission::SetOption { socket, option, value })
     }

@@ -120,7 +120,8 @@ impl TcpStream {
             core.rx_shut.store(true, Ordering::Release);
         }
         let socket = core.socket();
-        let submitted = self.client().session.ask(core.instance(), Submission::Shutdown { socket, how });
+        let submitted =
+            self.client().session.ask(core.instance(), Submission::Shutdown { socket, how });
         core.notify();
         submitted
     }

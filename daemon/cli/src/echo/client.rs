@@ -46,7 +46,8 @@ pub(super) fn run(
         let sockets: io::Result<Vec<_>> = (0..args.connections).map(bind).collect();
         let sockets = sockets.with_context(|| format!("cannot open a socket to {to}"))?;
         let plan = Arc::new(Plan::starting_now(args, size));
-        let make = |socket| datagrams::Datagrams::new(socket, Arc::clone(&plan), Arc::clone(&pattern));
+        let make =
+            |socket| datagrams::Datagrams::new(socket, Arc::clone(&plan), Arc::clone(&pattern));
         let flows = sockets.into_iter().map(make).collect::<io::Result<_>>()?;
         (measure(flows, network)?, plan)
     } else {
@@ -67,7 +68,11 @@ pub(super) fn run(
         (tally, plan)
     };
     let report = report(args, &tally, &plan, facts);
-    if options.json { output::json(&report)? } else { output::text(&report.render())? };
+    if options.json {
+        output::json(&report)?
+    } else {
+        output::text(&report.render())?
+    };
     Ok(if tally.errors == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 

@@ -60,17 +60,28 @@ fn poll_all<F: Flow>(flows: Vec<F>) -> Vec<(F, io::Result<()>)> {
     let mut running: Vec<Option<F>> = flows.into_iter().map(Some).collect();
     let mut ended = Vec::with_capacity(running.len());
     while ended.len() < running.len() {
+        let mut idle = true;
         for slot in &mut running {
             let Some(mut flow) = slot.take() else { continue };
-            match flow.turn() {
+            let turn = flow.turn();
+            idle &= matches!(turn, Ok(Turn::Idle));
+            match turn {
                 Ok(Turn::Progress | Turn::Idle) => *slot = Some(flow),
                 Ok(Turn::Done) => ended.push((flow, Ok(()))),
                 Err(error) => ended.push((flow, Err(error))),
             }
         }
-        std::hint::spin_loop();
+        if idle {
+            pause();
+        }
     }
     ended
+}
+
+/// Between two rounds of polling in which nothing happened. Yields, since the peer may have to run on
+/// this very core: without that, each would poll in vain until the scheduler took its turn away.
+pub(super) fn pause() {
+    thread::yield_now();
 }
 
 /// Starts a thread for one flow, which tells `done` when it is over.

@@ -107,7 +107,8 @@ mod tests {
     fn buckets_are_contiguous_and_narrow() {
         let mut last = 0;
         for power in 0..64 {
-            for value in [1_u64 << power, (1_u64 << power) + 1, (1_u64 << power) * 3 / 2] {
+            let bit = 1_u64 << power;
+            for value in [bit, bit + bit / 64, bit + bit / 2] {
                 let index = bucket(value);
                 let end = bucket_end(index);
                 assert!(end >= value && end - value <= value / HALF, "{value} -> {end}");

@@ -68,9 +68,8 @@ pub(super) struct CpuSeconds {
 /// What this process used so far (getrusage(2)).
 pub(super) fn cpu_seconds() -> CpuSeconds {
     let Ok(usage) = getrusage(UsageWho::RUSAGE_SELF) else { return CpuSeconds::default() };
-    let seconds = |time: nix::sys::time::TimeVal| {
-        time.tv_sec() as f64 + time.tv_usec() as f64 / 1e6
-    };
+    let seconds =
+        |time: nix::sys::time::TimeVal| time.tv_sec() as f64 + time.tv_usec() as f64 / 1e6;
     CpuSeconds { user: seconds(usage.user_time()), system: seconds(usage.system_time()) }
 }
 

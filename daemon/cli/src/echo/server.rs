@@ -11,15 +11,15 @@ use std::thread;
 
 use anyhow::Context;
 
-use super::flow::{Turn, spawn};
+use super::flow::{Turn, pause, spawn};
 use super::message::Pattern;
 use super::report::{ServerReport, cpu_seconds};
 use super::sockets::{Listener, Network, Stream, is_idle};
-use super::{ServerArgs, SIZE_MAX};
+use super::{SIZE_MAX, ServerArgs};
 use crate::{Options, output};
-use peer::{Counts, Echo, Peer, Sink};
+use peer::{Counts, Peer};
 
-pub(super) use peer::TRAILER_BYTES;
+pub(super) use peer::{Echo, Sink, TRAILER_BYTES};
 
 /// When polling: rounds over the connections between two looks at the listener.
 const ACCEPT_EVERY: u32 = 64;
@@ -48,7 +48,11 @@ pub(super) fn run(
         }
     };
     report.cpu_s = cpu_seconds();
-    if options.json { output::json(&report)? } else { output::text(&report.render())? };
+    if options.json {
+        output::json(&report)?
+    } else {
+        output::text(&report.render())?
+    };
     Ok(if report.errors == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
@@ -168,18 +172,23 @@ fn serve_polling<P: Peer>(
             }
         }
         for _ in 0..ACCEPT_EVERY {
-            peers.retain_mut(|peer| match peer.turn() {
-                Ok(Turn::Progress | Turn::Idle) => true,
-                Ok(Turn::Done) => {
-                    count(&mut report, &peer.counts(), &Ok(()));
-                    false
-                }
-                Err(error) => {
-                    count(&mut report, &peer.counts(), &Err(error));
-                    false
-                }
+            let mut idle = true;
+            peers.retain_mut(|peer| {
+                let result = match peer.turn() {
+                    Ok(Turn::Idle) => return true,
+                    Ok(Turn::Progress) => {
+                        idle = false;
+                        return true;
+                    }
+                    Ok(Turn::Done) => Ok(()),
+                    Err(error) => Err(error),
+                };
+                count(&mut report, &peer.counts(), &result);
+                false
             });
-            std::hint::spin_loop();
+            if idle {
+                pause();
+            }
         }
         let may_end = args.once || accepted == max;
         if peers.is_empty() && report.connections > 0 && may_end {

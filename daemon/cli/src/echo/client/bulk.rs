@@ -28,11 +28,7 @@ pub(super) struct Bulk {
 }
 
 impl Bulk {
-    pub(super) fn new(
-        stream: Stream,
-        plan: Arc<Plan>,
-        pattern: Arc<Pattern>,
-    ) -> io::Result<Self> {
+    pub(super) fn new(stream: Stream, plan: Arc<Plan>, pattern: Arc<Pattern>) -> io::Result<Self> {
         stream.bound_reads()?;
         Ok(Self {
             stream,
@@ -103,8 +99,7 @@ impl Bulk {
 impl Flow for Bulk {
     fn turn(&mut self) -> io::Result<Turn> {
         let now = Instant::now();
-        let progress =
-            if self.trailer.is_some() { self.read()? } else { self.write(now)? };
+        let progress = if self.trailer.is_some() { self.read()? } else { self.write(now)? };
         if self.check() {
             return Ok(Turn::Done);
         }

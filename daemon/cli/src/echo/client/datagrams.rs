@@ -6,7 +6,7 @@ use std::io;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::super::flow::{Flow, Turn};
+use super::super::flow::{Flow, Turn, pause};
 use super::super::message::{Pattern, number_of};
 use super::super::sockets::{Datagram, is_idle};
 use super::super::{DATAGRAM_MAX, STALL};
@@ -126,7 +126,7 @@ impl Datagrams {
                 match self.socket.recv(&mut self.input) {
                     Ok(0) => return Ok(()),
                     Ok(_) => {}
-                    Err(error) if is_idle(&error) => std::hint::spin_loop(),
+                    Err(error) if is_idle(&error) => pause(),
                     // ECONNREFUSED: the server is gone already.
                     Err(_) => return Ok(()),
                 }

@@ -9,9 +9,9 @@ use super::super::STALL;
 use super::super::flow::{Flow, Turn};
 use super::super::message::Pattern;
 use super::super::sockets::{Stream, is_idle};
+use super::Measured;
 use super::plan::Plan;
 use super::tally::Tally;
-use super::Measured;
 
 /// Bytes that one read takes at least, so that a deep pipeline costs few calls.
 const READ_BYTES: usize = 64 << 10;
@@ -35,11 +35,7 @@ pub(super) struct Messages {
 }
 
 impl Messages {
-    pub(super) fn new(
-        stream: Stream,
-        plan: Arc<Plan>,
-        pattern: Arc<Pattern>,
-    ) -> io::Result<Self> {
+    pub(super) fn new(stream: Stream, plan: Arc<Plan>, pattern: Arc<Pattern>) -> io::Result<Self> {
         stream.bound_reads()?;
         let input = vec![0; READ_BYTES.max(plan.size)];
         Ok(Self {

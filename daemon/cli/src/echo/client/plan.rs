@@ -49,6 +49,7 @@ impl Plan {
 
     /// Whether the time is over, or `sent` messages that count were enough.
     pub(super) fn is_over(&self, now: Instant, sent: u64) -> bool {
-        self.until.is_some_and(|until| now >= until) || self.count.is_some_and(|count| sent >= count)
+        self.until.is_some_and(|until| now >= until)
+            || self.count.is_some_and(|count| sent >= count)
     }
 }

@@ -7,6 +7,7 @@ use std::net::SocketAddr;
 use anyhow::Context;
 
 use super::super::DATAGRAM_MAX;
+use super::super::flow::pause;
 use super::super::report::ServerReport;
 use super::super::sockets::{Datagram, is_idle};
 
@@ -24,7 +25,7 @@ pub(super) fn serve(socket: &Datagram, once: bool) -> anyhow::Result<ServerRepor
             Ok(received) => received,
             // recv(2): an error that a datagram sent earlier caused (ECONNREFUSED) is told here.
             Err(error) if is_idle(&error) || is_bounced(&error) => {
-                std::hint::spin_loop();
+                pause();
                 continue;
             }
             Err(error) => return Err(error).context("cannot receive"),

@@ -31,7 +31,7 @@ pub(super) trait Peer: Flow {
 }
 
 /// Sends back what comes.
-pub(super) struct Echo {
+pub(in super::super) struct Echo {
     stream: Stream,
     /// What is to be sent back: from `start` to `end`.
     bytes: Vec<u8>,
@@ -41,7 +41,7 @@ pub(super) struct Echo {
 }
 
 impl Echo {
-    pub(super) fn new(stream: Stream) -> Self {
+    pub(in super::super) fn new(stream: Stream) -> Self {
         Self { stream, bytes: vec![0; READ_BYTES], start: 0, end: 0, counts: Counts::default() }
     }
 }
@@ -76,7 +76,7 @@ impl Peer for Echo {
 }
 
 /// Takes a stream, compares it with the pattern, and says what it found.
-pub(super) struct Sink {
+pub(in super::super) struct Sink {
     stream: Stream,
     pattern: Arc<Pattern>,
     bytes: Vec<u8>,
@@ -86,7 +86,7 @@ pub(super) struct Sink {
 }
 
 impl Sink {
-    pub(super) fn new(stream: Stream, pattern: Arc<Pattern>) -> Self {
+    pub(in super::super) fn new(stream: Stream, pattern: Arc<Pattern>) -> Self {
         let bytes = vec![0; READ_BYTES];
         Self { stream, pattern, bytes, counts: Counts::default(), trailer: None }
     }

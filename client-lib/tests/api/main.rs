@@ -1,0 +1,10 @@
+//! The library against a daemon whose only network is loopback.
+
+mod attach;
+mod common;
+mod examples;
+mod listener;
+mod poll;
+mod tcp;
+mod threads;
+mod udp;

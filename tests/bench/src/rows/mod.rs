@@ -1,0 +1,73 @@
+//! The rows: each measures one thing and gives its figures.
+
+mod cleanup;
+mod idle;
+mod memory;
+mod ring;
+mod traffic;
+
+use crate::bench::Effort;
+use crate::figure::Figure;
+
+/// What a row gives.
+#[derive(Debug, Default)]
+pub struct Measured {
+    /// How it was set up, in lines.
+    pub setup: Vec<String>,
+    /// What it measured.
+    pub figures: Vec<Figure>,
+}
+
+/// A row of the table.
+pub struct Row {
+    /// What a filter looks at.
+    pub name: &'static str,
+    /// What it is.
+    pub about: &'static str,
+    /// Runs it.
+    pub run: fn(&Effort) -> anyhow::Result<Measured>,
+}
+
+/// All rows, in the order in which they run.
+pub const ALL: [Row; 8] = [
+    Row {
+        name: "rtt",
+        about: "echo of 64 bytes over two stacks and a wire, beside kernel loopback",
+        run: traffic::round_trips,
+    },
+    Row {
+        name: "bulk",
+        about: "one stream over two stacks and a wire, beside kernel loopback",
+        run: traffic::streams,
+    },
+    Row {
+        name: "idle-fd",
+        about: "CPU of an idle daemon on a port that wakes it (net_tap)",
+        run: idle::with_descriptor,
+    },
+    Row {
+        name: "idle-timer",
+        about: "CPU of an idle daemon on a port that does not wake it (net_af_packet)",
+        run: idle::with_timer,
+    },
+    Row {
+        name: "idle-latency",
+        about: "what napping adds to a request that comes after silence",
+        run: idle::latency,
+    },
+    Row {
+        name: "ring",
+        about: "one hop of a 64-byte entry between two threads, beside a channel",
+        run: ring::hops,
+    },
+    Row {
+        name: "memory",
+        about: "shared memory of connections that do nothing",
+        run: memory::of_idle_connections,
+    },
+    Row {
+        name: "cleanup",
+        about: "time until nothing is left of a client that was killed",
+        run: cleanup::after_kill,
+    },
+];

@@ -1,0 +1,55 @@
+//! A daemon that is killed: every call that waits returns an error, whether it sleeps or spins, and
+//! the same processes open new sockets once there is a daemon again.
+
+use std::net::SocketAddr;
+
+use dmm_tests::lab::{FAMILIES, Family, Lab, PortKind, ROLES};
+use dmm_tests::peer::Outcome;
+use dmm_tests::program::Program;
+use nix::errno::Errno;
+
+#[test]
+fn waiting_calls_end_with_the_daemon_and_new_sockets_work_after_its_restart() {
+    let mut lab = Lab::new(PortKind::AfPacket, 1);
+    let link = lab.link();
+    let any = SocketAddr::new(link.kernel(Family::V4), 0);
+    let mut server = lab.kernel(link, &format!("--listen {any} --count 4 witness"));
+    let to = server.ready();
+    // Each gets one byte, and then waits for more: asleep, or spinning.
+    let receive = format!("--rounds 2 --announce 1 --connect {to} drain");
+    let mut sleeping = lab.library(&receive);
+    let mut spinning = lab.library(&format!("--polling {receive}"));
+    let any = SocketAddr::new(link.stack(Family::V4), 0);
+    let mut accepting = lab.library(&format!("--rounds 2 --listen {any} drain"));
+    let _ = accepting.ready();
+    sleeping.under_way();
+    spinning.under_way();
+
+    lab.daemon.kill();
+    for program in [&mut sleeping, &mut spinning, &mut accepting] {
+        assert_eq!(only_outcome(program).errno, Some(Errno::ECONNRESET as i32));
+    }
+
+    lab.daemon.restart();
+    for program in [&mut sleeping, &mut spinning, &mut accepting] {
+        program.next_round();
+    }
+    sleeping.under_way();
+    spinning.under_way();
+    let to = accepting.ready();
+    let client = lab.kernel(link, &format!("--connect {to} exchange --bytes 1000")).outcome();
+    assert_eq!((client.sent, &client.error), (1000, &None));
+    assert_eq!(only_outcome(&mut accepting).received, 1000);
+    for (family, role) in FAMILIES.into_iter().zip(ROLES) {
+        let pair = lab.pair(family, role, "echo", "exchange --bytes 1000000");
+        assert_eq!(pair.client.outcome().received, 1_000_000);
+        assert_eq!(pair.server.outcome().error, None);
+    }
+}
+
+/// What came of the one connection of a round.
+fn only_outcome(program: &mut Program) -> Outcome {
+    let mut report = program.round();
+    assert_eq!(report.outcomes.len(), 1, "{report:?}");
+    report.outcomes.remove(0)
+}

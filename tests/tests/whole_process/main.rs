@@ -1,0 +1,18 @@
+//! DMM as a whole: `dmmd`, clients of the library, and the kernel as their peer.
+//!
+//! Each file is one subject. Every test sets up what it needs and removes it. They need root, and
+//! the programs of the workspace built; `scripts/test` sees to both.
+
+#![forbid(unsafe_code)]
+
+mod client_death;
+mod connections;
+mod daemon_death;
+mod endings;
+mod impaired;
+mod leftovers;
+mod matrix;
+mod proxy;
+mod refusals;
+mod transfer;
+mod udp;

@@ -1,0 +1,121 @@
+//! What cannot work says so: one clear message, and an exit code that is not 0.
+
+use std::os::fd::{AsFd, AsRawFd};
+use std::process::Command;
+
+use dmm_proto::hello::{AttachError, Hello, receive_welcome};
+use dmm_tests::command::{output, program};
+use dmm_tests::daemon::Daemon;
+use dmm_tests::lab::{Lab, Link, PortKind, config};
+use dmm_tests::namespace::Namespace;
+use nix::sys::socket::{AddressFamily, SockFlag, SockType, UnixAddr, connect, socket};
+use serde_json::{Value, json};
+
+/// Asserts that the daemon does not start with this configuration, and that its one message has all
+/// of these words.
+fn refused(namespace: &Namespace, config_text: &str, words: &[&str]) {
+    let output = Daemon::refuse(namespace, config_text);
+    let log = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.code(), Some(1), "{log}");
+    let messages: Vec<_> = log.lines().filter(|line| line.starts_with("dmmd: ")).collect();
+    assert_eq!(messages.len(), 1, "one message: {log}");
+    for word in words {
+        assert!(messages[0].contains(word), "{word:?} is missing: {}", messages[0]);
+    }
+    assert!(!log.contains("panicked"), "{log}");
+}
+
+fn changed(change: impl FnOnce(&mut Value)) -> String {
+    let mut config = config(&[Link::new(0, PortKind::Tap)], 1);
+    change(&mut config);
+    format!("{config:#}")
+}
+
+#[test]
+fn a_wrong_configuration_is_refused() {
+    let namespace = Namespace::new("refusals");
+    let unknown = "{\n  \"ports\": [],\n  \"sokcet\": \"/tmp/x\",\n  \"stacks\": []\n}";
+    refused(&namespace, unknown, &["line 3", "sokcet", "dmmd.json"]);
+    let native = changed(|config| config["stacks"][0]["kind"] = json!("native"));
+    refused(&namespace, &native, &["native", "not available", "smoltcp", "line"]);
+    let pci = changed(|config| config["ports"][0]["device"] = json!("0000:fe:1f.7"));
+    refused(&namespace, &pci, &["0000:fe:1f.7", "p0"]);
+    refused(&namespace, "", &["empty", "dmmd.json"]);
+}
+
+#[test]
+fn huge_pages_that_are_not_there_are_missed_only_if_required() {
+    // More than any machine that runs tests has: the largest pool that can be asked for.
+    let namespace = Namespace::new("refusals");
+    let demand = |how: &str| {
+        let memory = json!({"hugepages": how, "mempool_mb": 16_384});
+        changed(|config| config["memory"] = memory)
+    };
+    refused(&namespace, &demand("require"), &["memory.hugepages", "require"]);
+}
+
+#[test]
+fn what_is_in_use_is_refused() {
+    let lab = Lab::new(PortKind::Tap, 1);
+    // The TAP of the daemon that runs.
+    refused(&lab.home, &changed(|_| ()), &["p0", "tap0"]);
+    // Its socket.
+    let second = output(
+        lab.home
+            .command(program("dmmd"))
+            .arg("--socket")
+            .arg(lab.daemon.socket())
+            .args(["--config", "/nonexistent"]),
+    );
+    assert_eq!(second.status.code(), Some(1));
+    let other = Namespace::new("other");
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("dmmd.json");
+    std::fs::write(&path, changed(|_| ())).unwrap();
+    let second = output(
+        other
+            .command(program("dmmd"))
+            .arg("--socket")
+            .arg(lab.daemon.socket())
+            .arg("--config")
+            .arg(path),
+    );
+    let message = String::from_utf8_lossy(&second.stderr).into_owned();
+    assert_eq!(second.status.code(), Some(1), "{message}");
+    assert!(message.contains("another dmmd answers"), "{message}");
+    // The first has not noticed.
+    assert_eq!(lab.daemon.status().stacks.len(), 1);
+}
+
+#[test]
+fn a_missing_daemon_is_named() {
+    let path = "/tmp/dmm-tests-no-such.sock";
+    let mut status = Command::new(program("dmm"));
+    status.args(["--socket", path, "status"]);
+    let mut client = Command::new(program("dmm-peer"));
+    client.env("DMM_SOCKET", path).args(["--via", "dmm", "--connect", "10.80.0.1:9", "drain"]);
+    for mut command in [status, client] {
+        let output = output(&mut command);
+        let message = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!(output.status.code(), Some(1), "{message}");
+        assert!(message.contains(path) && message.contains("start dmmd"), "{message}");
+        assert_eq!(message.trim_end().lines().count(), 1, "{message}");
+    }
+}
+
+#[test]
+fn a_client_of_the_next_version_is_told_both_versions() {
+    let lab = Lab::new(PortKind::AfPacket, 1);
+    let flags = SockFlag::SOCK_CLOEXEC;
+    let socket = socket(AddressFamily::Unix, SockType::SeqPacket, flags, None).unwrap();
+    connect(socket.as_raw_fd(), &UnixAddr::new(&lab.daemon.socket()).unwrap()).unwrap();
+    let (ours, next) = (dmm_proto::VERSION, dmm_proto::VERSION + 1);
+    Hello { name: "future".to_owned() }.send_version(socket.as_fd(), next).unwrap();
+    let Err(AttachError::Refused { text, .. }) = receive_welcome(socket.as_fd()) else {
+        panic!("no refusal");
+    };
+    assert!(text.contains(&format!("version {next}")), "{text}");
+    assert!(text.contains(&format!("version {ours}")), "{text}");
+    assert_eq!(lab.daemon.stats().counters["refused.version"], 1);
+    assert_eq!(lab.daemon.status().sessions, 0);
+}
