@@ -183,7 +183,8 @@ pub enum Submission {
         value: u32,
     },
     /// The client is done with the socket. What it wrote is still sent. Answered by
-    /// [`Completion::Closed`], after which the slot is free.
+    /// [`Completion::Closed`], after which the slot is free; not answered if the slot is free already
+    /// or holds a later socket, since a refusal or redirection may have crossed it.
     Close {
         /// Any socket.
         socket: Socket,
@@ -208,14 +209,16 @@ pub enum Completion {
     },
     /// A connection attempt ended.
     Connected {
-        /// The socket; still open, whatever the outcome.
+        /// The socket. After an error it is still open, unless `Closed` follows at once: the attempt
+        /// was refused out of hand and its slot is free again.
         socket: Socket,
         /// 0, or the errno.
         errno: u32,
         /// This end's address.
         local: Option<Address>,
     },
-    /// The 4-tuple of a `Connect` belongs to another instance of the stack. The slot is free again.
+    /// The 4-tuple of a `Connect`, or the UDP port of a `Bind`, belongs to another instance of the
+    /// stack. The slot is free again.
     Redirected {
         /// The socket.
         socket: Socket,

@@ -309,9 +309,15 @@ impl Instance {
         self.answer(owner, entry.context, Completion::Bound { socket, errno, local })
     }
 
+    /// Closes a socket. One that the daemon has given back by itself meanwhile (an attempt that was
+    /// refused or redirected) is closed already: the two words crossed.
     fn close(&mut self, now: Instant, owner: usize, socket: op::Socket) -> Result<(), Breach> {
         let all = [Kind::Stream, Kind::Listener, Kind::Datagram];
-        let id = self.find(owner, socket, &all)?;
+        let id = match self.find(owner, socket, &all) {
+            Ok(id) => id,
+            Err(Breach::SlotState | Breach::Generation) => return Ok(()),
+            Err(breach) => return Err(breach),
+        };
         let context = self.sockets.get(id).map_or(0, |entry| entry.context);
         self.ask(now, Request::Close { socket: id });
         self.disown(id);
