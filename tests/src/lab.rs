@@ -122,19 +122,16 @@ impl Link {
         }
     }
 
-    fn device(self, instances: usize) -> String {
+    fn device(self) -> String {
         let (number, interface) = (self.number, self.daemon_interface());
         match self.kind {
             PortKind::Tap => format!("net_tap{number},iface={interface}"),
-            // Its number of queue pairs is an argument of the device.
-            PortKind::AfPacket => {
-                format!("net_af_packet{number},iface={interface},qpairs={instances}")
-            }
+            PortKind::AfPacket => format!("net_af_packet{number},iface={interface}"),
         }
     }
 
-    fn port(self, instances: usize) -> Value {
-        json!({"name": format!("p{}", self.number), "device": self.device(instances)})
+    fn port(self) -> Value {
+        json!({"name": format!("p{}", self.number), "device": self.device()})
     }
 
     fn stack_config(self, cores: &[usize]) -> Value {
@@ -318,7 +315,7 @@ pub fn config(links: &[Link], instances: usize) -> Value {
     let allowed = allowed_cores();
     let cores: Vec<usize> = allowed.iter().copied().cycle().take(instances).collect();
     json!({
-        "ports": links.iter().map(|link| link.port(instances)).collect::<Vec<_>>(),
+        "ports": links.iter().map(|link| link.port()).collect::<Vec<_>>(),
         "stacks": links.iter().map(|link| link.stack_config(&cores)).collect::<Vec<_>>(),
         "memory": {"hugepages": "never"},
     })
