@@ -166,16 +166,16 @@ impl Lab {
         Self::start(links, instances, home, peer, None)
     }
 
-    /// A daemon with one stack of one instance, whose packet socket is joined with the kernel by a
+    /// A daemon with one stack, whose packet socket is joined with the kernel by a
     /// `dmm-wire` with these options.
     #[must_use]
-    pub fn on_cable(options: &str) -> Self {
+    pub fn on_cable(options: &str, instances: usize) -> Self {
         let link = Link::new(0, PortKind::AfPacket);
         let (home, peer) = (Namespace::new("home"), Namespace::new("peer"));
         let (near, far) = (link.daemon_interface(), link.kernel_interface());
         let cable = Cable::join((&home, &near), (&peer, &far), options);
         home.ip(&format!("link set {near} up"));
-        Self::start(vec![link], 1, home, peer, Some(cable))
+        Self::start(vec![link], instances, home, peer, Some(cable))
     }
 
     fn start(

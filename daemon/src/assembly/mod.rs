@@ -4,7 +4,9 @@
 //! the remedy.
 #![forbid(unsafe_code)]
 
-mod memory;
+mod host;
+#[cfg(feature = "dpdk")]
+mod hugepages;
 pub mod ports;
 mod stacks;
 
@@ -83,7 +85,7 @@ pub fn start(config: &Config, file_prefix: Option<&str>) -> anyhow::Result<Machi
     let cores = Cores::of_this_process()?;
     config.validate_on(&cores)?;
     let first_core = cores.first().context("no core may be used: widen the affinity mask")?;
-    let mut warnings = memory::warnings();
+    let mut warnings = host::warnings();
     let mut ports = Ports::start(config, file_prefix, &mut warnings)?;
     let beacon = Beacon::create().context("cannot make the beacon")?;
     let (to_control, answers) = unbounded();
@@ -121,7 +123,7 @@ pub fn start(config: &Config, file_prefix: Option<&str>) -> anyhow::Result<Machi
             workers.iter().map(|&w| Inbox::new(plans[w].handle.waker.clone())).collect();
         let device_node = ports.get(&stack.port)?.info().numa_node;
         for &core in &cores {
-            let node = memory::node_of_core(std::path::Path::new("/"), core);
+            let node = host::node_of_core(std::path::Path::new("/"), core);
             if let (Some(node), Some(device)) = (node, device_node)
                 && node != device
             {

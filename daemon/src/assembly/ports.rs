@@ -141,7 +141,7 @@ impl Ports {
         let ports = u32::try_from(devices.len())?;
         let memory_mb = (2 * ports * config.memory.mempool_mb).max(DEFAULT_MEMORY_MB);
         let bytes = u64::from(memory_mb) << 20;
-        self.hugepages = super::memory::choose(&config.memory, bytes, warnings)?;
+        self.hugepages = super::hugepages::choose(&config.memory, bytes, warnings)?;
         let names: Vec<String> = devices.iter().map(|port| port.device.to_string()).collect();
         let is_pci = |name: &&String| {
             name.chars().next().is_some_and(|c| c.is_ascii_hexdigit())

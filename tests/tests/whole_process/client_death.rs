@@ -7,12 +7,13 @@ use dmm_tests::lab::{Family, Lab, PortKind, Role};
 use dmm_tests::peer::Outcome;
 use nix::errno::Errno;
 
-use crate::matrix::size;
+use crate::matrix::{size, with_one_and_two_instances};
 
-#[test]
-fn a_killed_client_is_cleaned_up_and_nobody_else_notices() {
+with_one_and_two_instances!(a_killed_client_is_cleaned_up_and_nobody_else_notices);
+
+fn a_killed_client_is_cleaned_up_and_nobody_else_notices(instances: usize) {
     let kills = size("DMM_TEST_KILLS", 100);
-    let lab = Lab::new(PortKind::Tap, 2);
+    let lab = Lab::new(PortKind::Tap, instances);
     let link = lab.link();
     let idle = lab.holdings();
 

@@ -8,9 +8,14 @@ use dmm_tests::peer::Outcome;
 use dmm_tests::program::Program;
 use nix::errno::Errno;
 
-#[test]
-fn waiting_calls_end_with_the_daemon_and_new_sockets_work_after_its_restart() {
-    let mut lab = Lab::new(PortKind::AfPacket, 1);
+use crate::matrix::with_one_and_two_instances;
+
+with_one_and_two_instances!(
+    waiting_calls_end_with_the_daemon_and_new_sockets_work_after_its_restart
+);
+
+fn waiting_calls_end_with_the_daemon_and_new_sockets_work_after_its_restart(instances: usize) {
+    let mut lab = Lab::new(PortKind::AfPacket, instances);
     let link = lab.link();
     let any = SocketAddr::new(link.kernel(Family::V4), 0);
     let mut server = lab.kernel(link, &format!("--listen {any} --count 4 witness"));

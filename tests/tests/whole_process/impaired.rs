@@ -3,13 +3,14 @@
 
 use dmm_tests::lab::{FAMILIES, Lab, ROLES};
 
-use crate::matrix::size;
+use crate::matrix::{size, with_one_and_two_instances};
 
-#[test]
-fn data_survives_a_bad_cable() {
+with_one_and_two_instances!(data_survives_a_bad_cable);
+
+fn data_survives_a_bad_cable(instances: usize) {
     let bytes = size("DMM_TEST_LOSS_MIB", 20) << 20;
     let options = "--loss 0.02 --reorder 0.01 --duplicate 0.01 --seed 11";
-    let mut lab = Lab::on_cable(options);
+    let mut lab = Lab::on_cable(options, instances);
     // One direction at a time, so that acknowledgements and data are lost in turn.
     for (family, role) in FAMILIES.into_iter().zip(ROLES) {
         for (server, client) in [(bytes, 0), (0, bytes)] {

@@ -32,7 +32,24 @@ macro_rules! on_every_port {
     };
 }
 
-pub(crate) use on_every_port;
+/// Makes two tests of each of these functions, which take the number of instances.
+macro_rules! with_one_and_two_instances {
+    ($($scenario:ident),* $(,)?) => {
+        $(mod $scenario {
+            #[test]
+            fn one_instance() {
+                super::$scenario(1);
+            }
+
+            #[test]
+            fn two_instances() {
+                super::$scenario(2);
+            }
+        })*
+    };
+}
+
+pub(crate) use {on_every_port, with_one_and_two_instances};
 
 /// A size that the long tests raise by an environment variable.
 pub fn size(variable: &str, default: u64) -> u64 {

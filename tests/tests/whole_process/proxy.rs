@@ -4,11 +4,14 @@ use std::net::SocketAddr;
 
 use dmm_tests::lab::{FAMILIES, Lab, PortKind};
 
+use crate::matrix::with_one_and_two_instances;
+
 const BYTES: u64 = 16 << 20;
 
-#[test]
-fn a_program_joins_two_stacks() {
-    let lab = Lab::with_links(&[PortKind::Tap, PortKind::AfPacket], 1);
+with_one_and_two_instances!(a_program_joins_two_stacks);
+
+fn a_program_joins_two_stacks(instances: usize) {
+    let lab = Lab::with_links(&[PortKind::Tap, PortKind::AfPacket], instances);
     let [near, far] = [lab.links[0], lab.links[1]];
     for (from, to) in [(0, 1), (1, 0)] {
         for family in FAMILIES {

@@ -1,39 +1,14 @@
-//! Huge pages and limits: what the daemon gets, and what an operator should know of it.
+//! The machine under the daemon: its limits, its NUMA nodes, and what an operator should know of them.
 #![forbid(unsafe_code)]
 
 use std::path::Path;
 
-use anyhow::bail;
-use dmm_admin::config::{Hugepages, MemoryConfig, parse_core_list};
-use dmm_hugepages::{Backing, Demand, Inventory};
+use dmm_admin::config::parse_core_list;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
 /// Descriptors that a client costs: its socket, its pidfd, three regions, a doorbell for each of
 /// some contexts and workers.
 const FDS_PER_CLIENT: u64 = 16;
-
-/// Decides whether packet memory of `wanted_bytes` lies in huge pages.
-pub fn choose(
-    config: &MemoryConfig,
-    wanted_bytes: u64,
-    warnings: &mut Vec<String>,
-) -> anyhow::Result<bool> {
-    if config.hugepages == Hugepages::Never {
-        return Ok(false);
-    }
-    let demand = [Demand { node: None, bytes: wanted_bytes }];
-    let backing = Inventory::read(Path::new("/")).map(|i| Backing::choose(&i, &demand));
-    let reason = match backing {
-        Ok(Backing::HugePages { .. }) => return Ok(true),
-        Ok(Backing::FallBack4K { reason, .. }) => reason,
-        Err(error) => error.to_string(),
-    };
-    if config.hugepages == Hugepages::Require {
-        bail!("memory.hugepages is \"require\", and {reason}");
-    }
-    warnings.push(format!("packet memory lies in 4 KiB pages: {reason}"));
-    Ok(false)
-}
 
 /// Raises the limit of open descriptors as far as it goes, and says what is short.
 pub fn warnings() -> Vec<String> {
