@@ -189,11 +189,18 @@ impl Sessions {
             return false;
         }
         attached.requests += 1;
-        let breach = match Request::parse(&bytes[..len]) {
-            _ if attached.requests > REQUESTS_MAX => Breach::Flood,
-            Some(Request::OpenContext { context }) => return open_context(attached, context),
-            Some(_) => return refuse_later_request(attached),
-            None => Breach::Request,
+        let answered = match Request::parse(&bytes[..len]) {
+            _ if attached.requests > REQUESTS_MAX => Err(Breach::Flood),
+            Some(Request::OpenContext { context }) => Ok(open_context(attached, context)),
+            Some(_) => Ok(refuse_later_request(attached)),
+            None => Err(Breach::Request),
+        };
+        let breach = match answered {
+            Ok(Ok(())) => return true,
+            // It asks faster than it takes answers out, until none fits its socket any more.
+            Ok(Err(error)) if error.kind() == io::ErrorKind::WouldBlock => Breach::Flood,
+            Ok(Err(_)) => return false,
+            Err(breach) => breach,
         };
         if attached.session.condemn(breach) {
             self.count_refusal(breach.name());
@@ -275,15 +282,15 @@ fn send_welcome(
 }
 
 /// Answers what the contract has and this daemon does not do yet: leases.
-fn refuse_later_request(attached: &Attached) -> bool {
+fn refuse_later_request(attached: &Attached) -> io::Result<()> {
     let words = "this daemon does not serve leases";
-    hello::send_refusal(attached.socket.as_fd(), Errno::ENOSYS, words).is_ok()
+    hello::send_refusal(attached.socket.as_fd(), Errno::ENOSYS, words)
 }
 
-fn open_context(attached: &Attached, context: u32) -> bool {
+fn open_context(attached: &Attached, context: u32) -> io::Result<()> {
     let socket = attached.socket.as_fd();
     let geometry = &attached.session.memory.geometry;
-    let answered = match attached.session.open_context(context) {
+    match attached.session.open_context(context) {
         Ok(Some(listener)) => hello::send_welcome(socket, geometry, &[listener.as_fd()]),
         Ok(None) => hello::send_refusal(
             socket,
@@ -291,6 +298,5 @@ fn open_context(attached: &Attached, context: u32) -> bool {
             &format!("context {context} is open, or beyond clients.contexts"),
         ),
         Err(error) => hello::send_refusal(socket, Errno::ENOMEM, &error.to_string()),
-    };
-    answered.is_ok()
+    }
 }

@@ -306,7 +306,13 @@ impl SmoltcpStack {
         }
         let turn = self.send_datagrams(now, index, tx)?;
         let Some(datagram) = self.slots.datagram(index) else { return Ok(true) };
-        let Some(tx) = &mut datagram.tx else { return Ok(true) };
+        let Some(tx) = &mut datagram.tx else {
+            // Its owner wrote nonsense and closed it: there is nothing left to send.
+            if datagram.closing {
+                self.remove_datagram(index);
+            }
+            return Ok(true);
+        };
         datagram.active |= turn.taken > 0;
         if datagram.closing && tx.queued() == 0 {
             self.remove_datagram(index);

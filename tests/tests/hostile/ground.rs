@@ -1,0 +1,154 @@
+//! Where the attacks take place: a daemon with two stacks on one wire, and what it holds.
+
+use std::fs;
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use dmm_proto::hello::AttachError;
+use dmm_proto::mock::{HostileClient, connect};
+use dmm_tests::daemon::Daemon;
+use dmm_tests::deadline::{PATIENCE, eventually};
+use dmm_tests::namespace::Namespace;
+use nix::sys::socket::{setsockopt, sockopt};
+use nix::sys::time::TimeVal;
+use serde_json::{Value, json};
+
+/// Instances of the stack `left`: the first two.
+pub const LEFT: u32 = 0;
+/// Instances of the stack `right`: the two behind. A wire has as many queues at both ends.
+pub const RIGHT: u32 = 2;
+/// The address of `left`.
+pub const LEFT_ADDRESS: &str = "10.90.0.1";
+/// The address of `right`.
+pub const RIGHT_ADDRESS: &str = "10.90.0.2";
+
+/// A daemon to attack.
+pub struct Ground {
+    /// The daemon.
+    pub daemon: Daemon,
+}
+
+/// What the daemon holds, for clients and in all.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Holdings {
+    sessions: u64,
+    sockets: u64,
+    orphans: u64,
+    chunks: u64,
+    descriptors: usize,
+    memfds: usize,
+    mappings: usize,
+}
+
+impl Ground {
+    /// Starts a daemon with these quotas for its clients, whom it lets in whoever they are.
+    pub fn new(clients: &Value) -> Self {
+        let namespace = Arc::new(Namespace::new("hostile"));
+        let mut clients = clients.clone();
+        clients["mode"] = json!("0666");
+        let daemon = Daemon::start(
+            &namespace,
+            &json!({
+                // Slow enough to leave the cores to the attack.
+                "wires": [{"name": "w0", "rate_mbps": 200}],
+                "ports": [{"name": "p0", "device": "wire:w0"}, {"name": "p1", "device": "wire:w0"}],
+                "stacks": [
+                    {"name": "left", "kind": "smoltcp", "port": "p0", "cores": [0, 1],
+                     "addresses": [format!("{LEFT_ADDRESS}/24"), "fd00:90::1/64"]},
+                    {"name": "right", "kind": "smoltcp", "port": "p1", "cores": [0, 1],
+                     "addresses": [format!("{RIGHT_ADDRESS}/24"), "fd00:90::2/64"]},
+                ],
+                "clients": clients,
+                "memory": {"hugepages": "never"},
+            }),
+        );
+        // The daemon's own check of users is to be reached, not that of the folder.
+        let socket = daemon.socket();
+        let folder = socket.parent().expect("sockets are in folders");
+        fs::set_permissions(folder, fs::Permissions::from_mode(0o755)).expect("it is ours");
+        Self { daemon }
+    }
+
+    /// Attaches a client.
+    pub fn attach(&self, seed: u64) -> HostileClient {
+        HostileClient::attach(reach(&self.daemon.socket()), seed).expect("the daemon is there")
+    }
+
+    /// How many clients were refused for `reason`.
+    pub fn refused(&self, reason: &str) -> u64 {
+        self.daemon.stats().counters[&format!("refused.{reason}")]
+    }
+
+    /// What the daemon holds now.
+    pub fn holdings(&self) -> Holdings {
+        let status = self.daemon.status();
+        let pid = self.daemon.pid();
+        let descriptors = descriptors(pid);
+        let maps = fs::read_to_string(format!("/proc/{pid}/maps")).expect("the daemon runs");
+        Holdings {
+            sessions: status.sessions,
+            sockets: status.sockets + status.stacks.iter().map(|s| s.sockets).sum::<u64>(),
+            orphans: status.orphans,
+            chunks: status.chunks_used,
+            descriptors: descriptors.len(),
+            memfds: descriptors.iter().filter(|target| target.contains("memfd:")).count(),
+            mappings: maps.lines().filter(|line| line.contains("memfd:dmm-")).count(),
+        }
+    }
+
+    /// Waits until the daemon holds exactly this again.
+    pub fn wait_for_holdings(&self, wanted: &Holdings) {
+        eventually("the return of what the attackers held", || {
+            let now = self.holdings();
+            if now == *wanted {
+                Ok(())
+            } else {
+                Err(format!("{now:?}, not {wanted:?}: {:?}", self.daemon.sockets().rows))
+            }
+        });
+    }
+
+    /// Waits until every worker has gone to sleep some more times: none is kept busy by what is not
+    /// there.
+    pub fn wait_for_sleeps(&self) {
+        const MORE: u64 = 20;
+        let sleeps = || -> Vec<u64> {
+            self.daemon.status().workers.iter().map(|worker| worker.sleeps).collect()
+        };
+        let before = sleeps();
+        eventually("the sleep of the workers", || {
+            let now = sleeps();
+            let slept = before.iter().zip(&now).all(|(before, now)| *now >= before + MORE);
+            if slept { Ok(()) } else { Err(format!("{before:?} times before, {now:?} now")) }
+        });
+    }
+}
+
+/// Connects to a daemon, which must then answer and listen in time.
+pub fn reach(socket: &Path) -> OwnedFd {
+    let connection = connect(socket).expect("the daemon listens");
+    let seconds = i64::try_from(Duration::as_secs(&PATIENCE)).expect("not for ever");
+    let patience = TimeVal::new(seconds, 0);
+    setsockopt(&connection, sockopt::ReceiveTimeout, &patience).expect("it is a socket");
+    setsockopt(&connection, sockopt::SendTimeout, &patience).expect("it is a socket");
+    connection
+}
+
+/// Attaches unless there are too many clients already.
+pub fn try_attach(socket: &Path, seed: u64) -> Option<HostileClient> {
+    match HostileClient::attach(reach(socket), seed) {
+        Ok(client) => Some(client),
+        Err(AttachError::Refused { errno, .. }) if errno == nix::libc::EAGAIN => None,
+        Err(error) => panic!("seed {seed}: a good hello came to nothing: {error}"),
+    }
+}
+
+/// What the open descriptors of a process are.
+fn descriptors(pid: u32) -> Vec<String> {
+    let entries = fs::read_dir(format!("/proc/{pid}/fd")).expect("the daemon runs");
+    let targets = entries.flatten().filter_map(|entry| fs::read_link(entry.path()).ok());
+    targets.map(|target| target.to_string_lossy().into_owned()).collect()
+}

@@ -1,0 +1,22 @@
+//! A real `dmmd` under attack by clients that attached as any other and then lie.
+//!
+//! Owns: the siege (thousands of seeded rounds, with a bystander whose transfer must not notice),
+//! one directed attack per reason for which a client is refused, the quotas, and clients that stop.
+//! The liar is `dmm_proto::mock::HostileClient`. The two stacks of the daemon are joined by a wire
+//! in memory, so no device is needed.
+//!
+//! The other memory that a client can write, the region of a shortcut pair, is attacked where it is
+//! checked: `dmm_proto::pair`'s test `no_scribbling_of_the_other_side_panics`.
+
+#![forbid(unsafe_code)]
+
+mod actions;
+mod bystander;
+mod directed;
+mod ground;
+mod operations;
+mod process;
+mod quotas;
+mod round;
+mod siege;
+mod stuck;
