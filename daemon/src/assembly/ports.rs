@@ -88,6 +88,9 @@ impl Ports {
         let ends: Vec<_> =
             config.ports.iter().filter(|port| port.device.wire() == Some(&wire.name)).collect();
         let queues = ends.iter().map(|port| config.queues(port)).max().unwrap_or(1);
+        // With fewer instances at one end, queues there would have no reader: then all frames come
+        // to the first, and the instances sort them out among themselves.
+        let rss = ends.iter().all(|port| config.queues(port) == queues);
         let wire_config = wire::WireConfig {
             name: wire.name.to_string(),
             seed: wire.seed,
@@ -99,7 +102,7 @@ impl Ports {
             corrupt: wire.corrupt.get(),
             mtu: ends.first().map_or(1500, |port| port.mtu),
             queues,
-            rss: true,
+            rss,
             ..wire::WireConfig::default()
         };
         let (left, right) = WirePort::pair(&wire_config)

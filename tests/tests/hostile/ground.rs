@@ -18,7 +18,7 @@ use serde_json::{Value, json};
 
 /// Instances of the stack `left`: the first two.
 pub const LEFT: u32 = 0;
-/// Instances of the stack `right`: the two behind. A wire has as many queues at both ends.
+/// The instance of the stack `right`: the one behind.
 pub const RIGHT: u32 = 2;
 /// The address of `left`.
 pub const LEFT_ADDRESS: &str = "10.90.0.1";
@@ -58,7 +58,7 @@ impl Ground {
                 "stacks": [
                     {"name": "left", "kind": "smoltcp", "port": "p0", "cores": [0, 1],
                      "addresses": [format!("{LEFT_ADDRESS}/24"), "fd00:90::1/64"]},
-                    {"name": "right", "kind": "smoltcp", "port": "p1", "cores": [0, 1],
+                    {"name": "right", "kind": "smoltcp", "port": "p1", "cores": [0],
                      "addresses": [format!("{RIGHT_ADDRESS}/24"), "fd00:90::2/64"]},
                 ],
                 "clients": clients,

@@ -1,12 +1,15 @@
 //! This test program started anew: attackers that are killed, stopped, or somebody else.
 
 use std::io::{BufRead, BufReader, Write};
+use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdout, Command, Stdio};
 
 use dmm_proto::hello::AttachError;
 use dmm_proto::mock::HostileClient;
 use dmm_proto::op::Submission;
+use dmm_tests::deadline::PATIENCE;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::unistd::{Uid, seteuid};
 
 use crate::directed::{bind, socket};
@@ -58,8 +61,12 @@ impl Process {
     }
 
     /// The next thing that it says. `None` at its end.
+    ///
+    /// # Panics
+    /// If it neither says anything nor ends.
     pub fn next(&mut self) -> Option<String> {
         loop {
+            self.wait_for_words();
             let mut line = String::new();
             if self.lines.read_line(&mut line).expect("a pipe can be read") == 0 {
                 return None;
@@ -69,6 +76,18 @@ impl Process {
                 return Some(words.to_owned());
             }
         }
+    }
+}
+
+impl Process {
+    fn wait_for_words(&self) {
+        if !self.lines.buffer().is_empty() {
+            return;
+        }
+        let mut fds = [PollFd::new(self.lines.get_ref().as_fd(), PollFlags::POLLIN)];
+        let patience = PollTimeout::try_from(PATIENCE).expect("less than a day");
+        let ready = poll(&mut fds, patience).expect("the pipe is ours");
+        assert!(ready > 0, "process {} says nothing", self.child.id());
     }
 }
 
