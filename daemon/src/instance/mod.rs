@@ -169,7 +169,8 @@ impl Instance {
 
     /// Whether work waits that no descriptor tells of: for the look before sleeping.
     pub fn has_work(&self) -> bool {
-        !self.inboxes[self.config.shard].is_empty()
+        !self.breaches.is_empty()
+            || !self.inboxes[self.config.shard].is_empty()
             || self.attachments.iter().flatten().any(Attachment::has_work)
     }
 

@@ -7,7 +7,7 @@
 #![forbid(unsafe_code)]
 
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::AsFd;
 use std::time::Duration;
 
 use dmm_admin::config::Idle;
@@ -106,17 +106,5 @@ impl Idler {
         let mut events = [EpollEvent::empty(); EVENTS_MAX];
         let count = self.epoll.wait(&mut events, EpollTimeout::ZERO).unwrap_or(0);
         events[..count].iter().map(EpollEvent::data).collect()
-    }
-}
-
-/// Makes a raw descriptor of a port, which outlives the worker, one that can be watched.
-pub trait WatchRaw {
-    /// Watches the descriptor.
-    fn watch_port(&self, fd: BorrowedFd<'_>, token: u64) -> io::Result<()>;
-}
-
-impl WatchRaw for Idler {
-    fn watch_port(&self, fd: BorrowedFd<'_>, token: u64) -> io::Result<()> {
-        self.watch(fd, token)
     }
 }

@@ -23,11 +23,8 @@ pub enum ToWorker {
         /// Where to.
         to: Sender<WorkerReport>,
     },
-    /// Close every socket, and end the thread once nothing but `TIME-WAIT` is left, or when told so
-    /// again.
+    /// Close every socket, and end the thread once nothing but `TIME-WAIT` is left, or patience is.
     Close,
-    /// End the thread now.
-    Stop,
 }
 
 /// From a worker.

@@ -87,7 +87,7 @@ impl Worker {
         loop {
             let now = self.now();
             self.beat(now);
-            let Some(mut worked) = self.hear(now) else { break };
+            let mut worked = self.hear(now);
             for instance in &mut self.config.instances {
                 worked |= instance.turn(now);
             }
@@ -143,8 +143,8 @@ impl Worker {
         }
     }
 
-    /// Does what messages say. `None` means to end. Returns whether there were any.
-    fn hear(&mut self, now: Instant) -> Option<bool> {
+    /// Does what messages say. Returns whether there were any.
+    fn hear(&mut self, now: Instant) -> bool {
         let mut heard = false;
         while let Ok(message) = self.ends.messages.try_recv() {
             heard = true;
@@ -162,10 +162,9 @@ impl Worker {
                     self.config.instances.iter_mut().for_each(|i| i.close_all(now));
                     self.closing = Some(now + CLOSE_PATIENCE);
                 }
-                ToWorker::Stop => return None,
             }
         }
-        Some(heard)
+        heard
     }
 
     fn attach(&mut self, session: Arc<Session>) {
@@ -245,7 +244,8 @@ impl Worker {
         let mut work = !self.ends.messages.is_empty();
         for instance in instances.iter_mut() {
             // One more turn, since frames that came before arming do not wake.
-            work |= instance.has_work() || instance.turn(now);
+            work |= instance.turn(now);
+            work |= instance.has_work();
         }
         let mut woken = Vec::new();
         if !work {
