@@ -105,6 +105,8 @@ pub enum Traffic {
         /// source), if the quotation holds a TCP or UDP header's ports.
         embedded: Option<(Transport, Flow)>,
     },
-    /// Anything else: other protocols, and whatever is too short or inconsistent to be read.
+    /// An IP packet whose IP headers are inconsistent, or announce more bytes than came.
+    Malformed,
+    /// Anything else: other protocols, and whatever else is too short or inconsistent to be read.
     Other,
 }

@@ -165,7 +165,6 @@ impl Ports {
         })
         .context("DPDK did not start")?;
         for (port, device) in devices.iter().zip(names) {
-            let device = with_queues(device, config.queues(port));
             let port_config = DpdkPortConfig {
                 queues: config.queues(port),
                 mtu: port.mtu,
@@ -198,38 +197,5 @@ impl Ports {
     #[cfg(not(feature = "dpdk"))]
     pub fn thread_registration(&self) -> impl FnOnce() + Send + 'static {
         || ()
-    }
-}
-
-/// The device string with the argument that gives a virtual device `queues` queue pairs, where its
-/// driver wants to be told and the configuration did not.
-#[cfg(feature = "dpdk")]
-fn with_queues(device: String, queues: u16) -> String {
-    const ARGUMENTS: [(&str, &str); 4] = [
-        ("net_af_packet", "qpairs"),
-        ("net_af_xdp", "queue_count"),
-        ("net_vhost", "queues"),
-        ("net_virtio_user", "queues"),
-    ];
-    let known = ARGUMENTS.iter().find(|(driver, _)| device.starts_with(driver));
-    match known {
-        Some((_, argument)) if queues > 1 && !device.contains(&format!(",{argument}=")) => {
-            format!("{device},{argument}={queues}")
-        }
-        _ => device,
-    }
-}
-
-#[cfg(all(test, feature = "dpdk"))]
-mod tests {
-    use super::with_queues;
-
-    #[test]
-    fn drivers_that_must_be_told_are_told_once() {
-        let told = |device: &str, queues| with_queues(device.to_owned(), queues);
-        assert_eq!(told("net_af_packet0,iface=v0", 2), "net_af_packet0,iface=v0,qpairs=2");
-        assert_eq!(told("net_af_packet0,iface=v0,qpairs=4", 2), "net_af_packet0,iface=v0,qpairs=4");
-        assert_eq!(told("net_af_packet0,iface=v0", 1), "net_af_packet0,iface=v0");
-        assert_eq!(told("net_tap0,iface=t0", 2), "net_tap0,iface=t0");
     }
 }

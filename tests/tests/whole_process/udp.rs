@@ -1,6 +1,6 @@
 //! Datagrams of every size: empty, small, the largest that needs no fragments, and beyond.
 
-use dmm_tests::lab::{FAMILIES, Family, Lab, PortKind, ROLES};
+use dmm_tests::lab::{FAMILIES, Family, Lab, ROLES};
 
 use crate::matrix::on_every_port;
 
@@ -9,12 +9,9 @@ on_every_port!(datagrams_echo);
 fn datagrams_echo(lab: &Lab) {
     for family in FAMILIES {
         // The MTU of 1500 less the headers: 20 or 40 bytes, and 8.
-        let sizes: &[usize] = match (family, lab.link().kind) {
-            (Family::V4, PortKind::Tap) => &[0, 1, 100, 1472, 8000],
-            // DPDK's driver asks the kernel to put fragments together (PACKET_FANOUT_FLAG_DEFRAG,
-            // packet(7)) and then cuts what comes to the size of one buffer.
-            (Family::V4, PortKind::AfPacket) => &[0, 1, 100, 1472],
-            (Family::V6, _) => &[0, 1, 100, 1452],
+        let sizes: &[usize] = match family {
+            Family::V4 => &[0, 1, 100, 1472, 8000],
+            Family::V6 => &[0, 1, 100, 1452],
         };
         let list = sizes.iter().map(ToString::to_string).collect::<Vec<_>>().join(",");
         for role in ROLES {

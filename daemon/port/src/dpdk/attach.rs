@@ -9,6 +9,8 @@ use nix::net::if_::if_nametoindex;
 
 use super::eal::{Eal, LogLevel};
 use super::error::{Errno, Error};
+use super::needs::Needs;
+use super::port::DpdkPortConfig;
 use super::signals::OccupiedSignals;
 
 /// A device on its bus, as the EAL's hot-plug names it.
@@ -37,25 +39,46 @@ impl BusDevice {
     }
 }
 
-/// Attaches `device` and returns its ethdev's number.
-pub(super) fn attach(eal: &Eal, device: &str) -> Result<(u16, BusDevice), Error> {
-    let address = parse(device)?;
+/// An ethdev that was attached.
+pub(super) struct Attached {
+    /// DPDK's number for it.
+    pub(super) port: u16,
+    pub(super) address: BusDevice,
+    pub(super) needs: Needs,
+}
+
+/// Attaches the device that `config` names.
+pub(super) fn attach(eal: &Eal, config: &DpdkPortConfig) -> Result<Attached, Error> {
+    let device = &config.device;
+    let (address, needs) = complete(parse(device)?, config)?;
     match address.bus.to_bytes() {
         b"pci" => check_pci(eal, &address)?,
         _ => check_vdev(device, &address)?,
     }
     // A PCI device on the allow-list was probed when the environment started.
     if let Some(port) = port_of(&address.name) {
-        return Ok((port, address));
+        return Ok(Attached { port, address, needs });
     }
     hot_plug(eal, device, &address)?;
     match port_of(&address.name) {
-        Some(port) => Ok((port, address)),
+        Some(port) => Ok(Attached { port, address, needs }),
         None => {
             detach(&address);
             Err(Error::Attach { device: device.to_owned(), reason: Errno(libc::ENODEV) })
         }
     }
+}
+
+/// `address` with the arguments that its driver wants beside those that were configured.
+fn complete(mut address: BusDevice, config: &DpdkPortConfig) -> Result<(BusDevice, Needs), Error> {
+    let (name, arguments) = (address.name.to_string_lossy(), address.arguments.to_string_lossy());
+    let needs = Needs::of(&name, &arguments, config.queues, config.mtu);
+    address.arguments = text(&needs.arguments)?;
+    Ok((address, needs))
+}
+
+fn text(text: &str) -> Result<CString, Error> {
+    CString::new(text).map_err(|_| Error::Nul { value: text.to_owned() })
 }
 
 /// Takes the device off its bus; its ethdev must be closed.
@@ -67,7 +90,6 @@ pub(super) fn detach(address: &BusDevice) {
 
 fn parse(device: &str) -> Result<BusDevice, Error> {
     let bad = || Error::BadDevice { device: device.to_owned() };
-    let text = |text: &str| CString::new(text).map_err(|_| Error::Nul { value: text.to_owned() });
     if let Some(address) = pci_address(device) {
         return Ok(BusDevice { bus: c"pci", name: text(&address)?, arguments: text("")? });
     }

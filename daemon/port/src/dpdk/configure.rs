@@ -184,8 +184,12 @@ fn set_mtu(device: &Device, mtu: u16) -> Result<(), Error> {
 
 fn set_up_queue(device: &mut Device, plan: &Plan<'_>, queue: u16) -> Result<(), Error> {
     if usize::from(queue) == device.pools.len() {
-        let mbufs = pool::mbufs_for(plan.rx_descriptors, plan.tx_descriptors);
-        device.pools.push(Pool::new(&device.label, mbufs, plan.config.mtu, plan.node)?);
+        let mbufs = match device.needs.holds_mbufs {
+            true => pool::mbufs_for(plan.rx_descriptors, plan.tx_descriptors),
+            false => pool::mbufs_for(0, 0),
+        };
+        let pool = Pool::new(&device.label, mbufs, device.needs.frame_bytes, plan.node)?;
+        device.pools.push(pool);
     }
     let pool = &device.pools[usize::from(queue)];
     let mut rx_conf = plan.info.default_rxconf;

@@ -5,10 +5,12 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use super::attach::{self, BusDevice};
+use super::attach::{self, Attached, BusDevice};
 use super::eal::Eal;
 use super::error::Error;
+use super::needs::Needs;
 use super::pool::Pool;
+use super::port::DpdkPortConfig;
 use super::wake::EventBells;
 
 /// An ethdev of this process.
@@ -20,6 +22,8 @@ pub(super) struct Device {
     pub(super) port: u16,
     /// Whether it was started.
     pub(super) started: bool,
+    /// The memory that its driver wants.
+    pub(super) needs: Needs,
     /// One mempool per queue pair.
     pub(super) pools: Vec<Pool>,
     /// What rings when the device's state changes, if it has interrupts.
@@ -59,13 +63,14 @@ impl Losses {
 }
 
 impl Device {
-    /// Attaches the device that `label` describes.
-    pub(super) fn attach(eal: &Eal, label: &str) -> Result<Self, Error> {
-        let (port, address) = attach::attach(eal, label)?;
+    /// Attaches the device that `config` names.
+    pub(super) fn attach(eal: &Eal, config: &DpdkPortConfig) -> Result<Self, Error> {
+        let Attached { port, address, needs } = attach::attach(eal, config)?;
         Ok(Self {
-            label: label.to_owned(),
+            label: config.device.clone(),
             port,
             started: false,
+            needs,
             pools: Vec::new(),
             bells: None,
             losses: Losses::default(),

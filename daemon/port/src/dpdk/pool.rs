@@ -45,11 +45,16 @@ unsafe impl Send for Pool {}
 unsafe impl Sync for Pool {}
 
 impl Pool {
-    /// A pool of `mbufs` with room for frames of `mtu`, on NUMA node `node` (-1 for any).
-    pub(super) fn new(device: &str, mbufs: u32, mtu: u16, node: i32) -> Result<Self, Error> {
+    /// A pool of `mbufs` with room for `frame_bytes`, on NUMA node `node` (-1 for any).
+    pub(super) fn new(
+        device: &str,
+        mbufs: u32,
+        frame_bytes: u32,
+        node: i32,
+    ) -> Result<Self, Error> {
         static NEXT: AtomicU32 = AtomicU32::new(0);
 
-        let room = (u32::from(mtu) + L2_OVERHEAD).max(MIN_ROOM) + dpdk_sys::RTE_PKTMBUF_HEADROOM;
+        let room = frame_bytes.max(MIN_ROOM) + dpdk_sys::RTE_PKTMBUF_HEADROOM;
         let name = format!("dmm_{}", NEXT.fetch_add(1, Ordering::Relaxed));
         let name = CString::new(name).unwrap_or_default();
         let memory = |reason| Error::Memory {

@@ -68,7 +68,7 @@ impl DpdkPort {
     /// # Errors
     /// Every [`Error`] but those of [`Eal::init`]; the device is detached again.
     pub fn start(eal: &Eal, config: &DpdkPortConfig) -> Result<Self, Error> {
-        let mut device = Device::attach(eal, &config.device)?;
+        let mut device = Device::attach(eal, config)?;
         let outcome = configure::start(&mut device, config)?;
         if wake::has_interrupts(device.port) {
             let bells = EventBells::register(device.port, config.queues)

@@ -44,11 +44,15 @@ fn ethernet(frame: &[u8]) -> Option<Traffic> {
         payload = payload.get(4..)?;
     }
     match ethertype {
-        ETHERTYPE_IPV4 => ip(&ipv4(payload, Extent::Whole)?),
-        ETHERTYPE_IPV6 => ip(&ipv6(payload, Extent::Whole)?),
+        ETHERTYPE_IPV4 => whole(ipv4(payload, Extent::Whole)),
+        ETHERTYPE_IPV6 => whole(ipv6(payload, Extent::Whole)),
         ETHERTYPE_ARP => arp(payload),
         _ => None,
     }
+}
+
+fn whole(packet: Option<Packet<'_>>) -> Option<Traffic> {
+    packet.map_or(Some(Traffic::Malformed), |packet| ip(&packet))
 }
 
 fn arp(packet: &[u8]) -> Option<Traffic> {

@@ -46,6 +46,8 @@ counters! {
     probes = "tcp.loss_probes",
     /// Frames whose checksums the port found wrong.
     drop_checksum = "drop.rx_checksum",
+    /// IP packets with inconsistent headers, or with fewer bytes than their headers announce.
+    drop_malformed = "drop.ip_malformed",
     /// TCP segments and fragments of them for addresses that are not ours.
     drop_not_ours = "drop.not_ours",
     /// TCP segments for which there is no connection; most are answered with a reset.

@@ -40,6 +40,7 @@ impl SmoltcpStack {
             }
             Traffic::Arp { .. } | Traffic::Ndp { .. } => self.receive_neighbour(now, bytes, tx),
             Traffic::IcmpError { .. } => self.counters.drop_icmp_error += 1,
+            Traffic::Malformed => self.counters.drop_malformed += 1,
             Traffic::IcmpEchoRequest | Traffic::IcmpEchoReply | Traffic::Other => {
                 self.link.feed(now, bytes, Some(tx), None, &mut self.counters);
             }

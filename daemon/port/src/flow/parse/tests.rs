@@ -97,13 +97,16 @@ fn ethernet_padding_is_no_payload() {
 }
 
 #[test]
-fn every_truncation_of_a_flow_is_other() {
+fn every_truncation_of_a_flow_is_malformed() {
     for frame in [
         build!(link().ipv4(A4, B4, 64).tcp(1000, 2000, 7, 100), b"hello"),
         build!(link().ipv6(A6, B6, 64).udp(1000, 2000), b"hello"),
     ] {
-        for len in 0..frame.len() {
+        for len in 0..14 {
             assert_eq!(parse(&frame[..len]), Traffic::Other, "cut to {len} bytes");
+        }
+        for len in 14..frame.len() {
+            assert_eq!(parse(&frame[..len]), Traffic::Malformed, "cut to {len} bytes");
         }
     }
 }
@@ -120,16 +123,16 @@ fn ipv6_extension_headers_are_skipped() {
 }
 
 #[test]
-fn extension_headers_out_of_place_or_number_are_other() {
+fn extension_headers_out_of_place_or_number_are_malformed() {
     let hop_after_destination =
         [&[0, 0, 1, 4, 0, 0, 0, 0][..], &[17, 0, 1, 4, 0, 0, 0, 0], &UDP_HEADER].concat();
-    assert_eq!(parse(&frame6(60, &hop_after_destination)), Traffic::Other);
+    assert_eq!(parse(&frame6(60, &hop_after_destination)), Traffic::Malformed);
     let mut endless = [60, 0, 1, 4, 0, 0, 0, 0].repeat(EXTENSION_HEADERS_MAX);
     endless.extend(UDP_HEADER);
     let last = endless.len() - UDP_HEADER.len() - 8;
     endless[last] = UDP;
-    assert_eq!(parse(&frame6(60, &endless)), Traffic::Other);
-    assert_eq!(parse(&frame6(60, &[17, 200, 0, 0, 0, 0, 0, 0])), Traffic::Other);
+    assert_eq!(parse(&frame6(60, &endless)), Traffic::Malformed);
+    assert_eq!(parse(&frame6(60, &[17, 200, 0, 0, 0, 0, 0, 0])), Traffic::Malformed);
     assert_eq!(parse(&frame6(59, &UDP_HEADER)), Traffic::Other);
 }
 
