@@ -163,7 +163,20 @@ impl Lab {
         for link in links.iter().filter(|link| link.kind == PortKind::AfPacket) {
             home.join(&link.daemon_interface(), &peer, &link.kernel_interface());
         }
-        Self::start(links, instances, home, peer, None)
+        let config = config(&links, instances);
+        Self::start(links, &config, home, peer, None)
+    }
+
+    /// As [`Lab::new`], with packet memory in huge pages and nowhere else.
+    ///
+    /// # Panics
+    /// If there are too few, among other things.
+    #[must_use]
+    pub fn in_huge_pages(kind: PortKind, instances: usize) -> Self {
+        let links = vec![Link::new(0, kind)];
+        let mut config = config(&links, instances);
+        config["memory"]["hugepages"] = json!("require");
+        Self::start(links, &config, Namespace::new("home"), Namespace::new("peer"), None)
     }
 
     /// A daemon with one stack, whose packet socket is joined with the kernel by a
@@ -175,18 +188,19 @@ impl Lab {
         let (near, far) = (link.daemon_interface(), link.kernel_interface());
         let cable = Cable::join((&home, &near), (&peer, &far), options);
         home.ip(&format!("link set {near} up"));
-        Self::start(vec![link], instances, home, peer, Some(cable))
+        let config = config(&[link], instances);
+        Self::start(vec![link], &config, home, peer, Some(cable))
     }
 
     fn start(
         links: Vec<Link>,
-        instances: usize,
+        config: &Value,
         home: Namespace,
         peer: Namespace,
         cable: Option<Cable>,
     ) -> Self {
-        let (home, config) = (Arc::new(home), config(&links, instances));
-        let daemon = Daemon::start(&home, &config);
+        let home = Arc::new(home);
+        let daemon = Daemon::start(&home, config);
         let clients = Namespace::new("clients");
         let lab = Self { daemon, links, cable, home, peer, clients };
         for link in &lab.links {
@@ -267,6 +281,14 @@ impl Lab {
     pub fn wait_for_holdings(&self, wanted: &Holdings) {
         eventually("the return of what clients held", || {
             let now = self.holdings();
+            if now == *wanted { Ok(()) } else { Err(format!("{now:?}, not {wanted:?}")) }
+        });
+    }
+
+    /// As [`Lab::wait_for_holdings`], of all but chunks.
+    pub fn wait_for_holdings_but_chunks(&self, wanted: &Holdings) {
+        eventually("the return of what clients held", || {
+            let now = Holdings { chunks: wanted.chunks, ..self.holdings() };
             if now == *wanted { Ok(()) } else { Err(format!("{now:?}, not {wanted:?}")) }
         });
     }

@@ -55,6 +55,39 @@ impl Program {
         self.child.id()
     }
 
+    /// Waits until it is asleep: every thread, as the kernel sees them (proc_pid_stat(5)).
+    pub fn asleep(&self) {
+        eventually(&format!("{} asleep", self.what), || {
+            let states = self.threads(|fields| fields[0].to_owned());
+            if states.iter().all(|state| state == "S") { Ok(()) } else { Err(states.join(" ")) }
+        });
+    }
+
+    /// Waits until it has used the processor for a while, as only a program does that spins.
+    pub fn spins(&self) {
+        // User and system time in ticks of 10 ms.
+        let ticks = || -> u64 {
+            let of_thread = |fields: &[&str]| [11, 12].map(|at| fields[at].parse().unwrap_or(0));
+            self.threads(|fields| of_thread(fields).iter().sum::<u64>()).iter().sum()
+        };
+        let before = ticks();
+        eventually(&format!("{} spinning", self.what), || match ticks() - before {
+            10.. => Ok(()),
+            few => Err(format!("{few} ticks")),
+        });
+    }
+
+    /// What `of` makes of the fields of each thread's stat, from its state on.
+    fn threads<T>(&self, of: impl Fn(&[&str]) -> T) -> Vec<T> {
+        let tasks = std::fs::read_dir(format!("/proc/{}/task", self.pid())).expect("it runs");
+        let stats = tasks.filter_map(|task| {
+            let stat = std::fs::read_to_string(task.ok()?.path().join("stat")).ok()?;
+            // The name before them stands in parentheses and may hold spaces.
+            Some(of(&stat.rsplit_once(") ")?.1.split(' ').collect::<Vec<_>>()))
+        });
+        stats.collect()
+    }
+
     /// Waits until it listens, and says where.
     pub fn ready(&mut self) -> SocketAddr {
         self.next(

@@ -1,68 +1,142 @@
-//! A stack's configuration in the stack crate's terms.
+//! Stacks, from their configuration to the instances that workers run.
 #![forbid(unsafe_code)]
 
-use std::io::Read;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::path::Path;
+use std::sync::Arc;
 
 use anyhow::Context;
-use dmm_admin::config::{Cidr, Congestion, StackConfig};
-use dmm_port::PortInfo;
-use dmm_stack::config as stack;
+use dmm_admin::config::StackConfig;
+use dmm_proto::session::StackInfo;
 
-/// Seconds without progress before a connection is given up: Linux's `tcp_retries2` of 15 comes to
-/// 924 s; RFC 9293 section 3.8.3 recommends at least 100 s.
-const USER_TIMEOUT_S: u32 = 120;
+use super::ports::Ports;
+use super::workers::{self, Plan};
+use super::{host, stack_config};
+use crate::counters::InstanceCounters;
+use crate::instance::binding::Bindings;
+use crate::instance::inbox::Inbox;
+use crate::instance::{Instance, InstanceConfig, InstanceParts};
 
-/// What the instance of a stack is made from.
-pub fn config_of(
-    config: &StackConfig,
-    port: &PortInfo,
-    seed: u64,
-    sockets_max: u32,
-) -> stack::StackConfig {
-    let gateways = config.gateway.0.iter().map(|&via| stack::Route { to: default_of(via), via });
-    let routes = config.routes.iter().map(|r| stack::Route { to: prefix(&r.to), via: r.via });
-    let neighbours =
-        config.neighbours.iter().map(|n| stack::Neighbour { address: n.address, mac: n.mac.0 });
-    stack::StackConfig {
-        mac: port.mac,
-        mtu: port.mtu,
-        rx_checksum: port.rx_checksum,
-        addresses: config.addresses.iter().map(prefix).collect(),
-        routes: gateways.chain(routes).collect(),
-        neighbours: neighbours.collect(),
-        tcp: stack::TcpConfig {
-            rx_buffer: config.tcp.rx_buffer,
-            tx_buffer: config.tcp.tx_buffer,
-            congestion: match config.tcp.congestion {
-                Congestion::None => stack::Congestion::None,
-                Congestion::Reno => stack::Congestion::Reno,
-                Congestion::Cubic => stack::Congestion::Cubic,
-            },
-            user_timeout_s: USER_TIMEOUT_S,
-        },
-        udp: stack::UdpConfig { rx_buffer: config.udp.rx_buffer, tx_buffer: config.udp.tx_buffer },
-        sockets_max,
-        seed,
+/// Sockets of one instance at most: the clients' quotas bound each client, this bounds them
+/// together, at 256 bytes of table and some hundred of stack state a socket.
+const INSTANCE_SOCKETS_MAX: u32 = 1 << 20;
+
+/// Where an instance stands, for reports.
+pub struct InstancePlace {
+    /// Index of its stack.
+    pub stack: usize,
+    /// Its shard.
+    pub shard: usize,
+    /// Its worker.
+    pub worker: u32,
+    /// Its counters.
+    pub counters: Arc<InstanceCounters>,
+}
+
+/// The stacks so far.
+#[derive(Default)]
+pub struct Stacks {
+    /// All instances.
+    pub instances: Vec<InstancePlace>,
+    /// The stacks as clients see them.
+    pub infos: Vec<StackInfo>,
+}
+
+/// What the instances of one stack have in common.
+struct Shared {
+    stack: usize,
+    first_instance: u32,
+    inboxes: Arc<[Inbox]>,
+    bindings: Arc<Bindings>,
+}
+
+impl Stacks {
+    /// Builds the instances of one stack, one on each of `cores`, and gives them to their workers.
+    pub fn add(
+        &mut self,
+        config: &StackConfig,
+        cores: &[u16],
+        ports: &mut Ports,
+        plans: &mut [Plan],
+    ) -> anyhow::Result<()> {
+        let workers: Vec<usize> =
+            cores.iter().filter_map(|&core| workers::on_core(plans, core)).collect();
+        let shared = Shared {
+            stack: self.infos.len(),
+            first_instance: u32::try_from(self.instances.len())?,
+            inboxes: workers.iter().map(|&worker| Inbox::new(plans[worker].waker())).collect(),
+            bindings: Arc::default(),
+        };
+        self.infos.push(StackInfo {
+            name: config.name.to_string(),
+            first_instance: shared.first_instance,
+            instances: u32::try_from(workers.len())?,
+        });
+        for (shard, worker) in workers.into_iter().enumerate() {
+            let counters = Arc::<InstanceCounters>::default();
+            let index = u32::try_from(self.instances.len())?;
+            let instance = build(config, &shared, shard, index, ports, Arc::clone(&counters))?;
+            plans[worker].add(instance);
+            let worker = u32::try_from(worker)?;
+            self.instances.push(InstancePlace { stack: shared.stack, shard, worker, counters });
+        }
+        Ok(())
     }
 }
 
-/// A seed that nobody can guess: initial sequence numbers follow from it (RFC 6528).
-pub fn secret_seed() -> anyhow::Result<u64> {
-    let mut bytes = [0; 8];
-    let mut random = std::fs::File::open("/dev/urandom").context("cannot open /dev/urandom")?;
-    random.read_exact(&mut bytes).context("cannot read /dev/urandom")?;
-    Ok(u64::from_ne_bytes(bytes))
+fn build(
+    config: &StackConfig,
+    shared: &Shared,
+    shard: usize,
+    index: u32,
+    ports: &mut Ports,
+    counters: Arc<InstanceCounters>,
+) -> anyhow::Result<Instance> {
+    let name = &config.name;
+    let (rx, tx) = ports
+        .queue_pair(&config.port, u16::try_from(shard)?)
+        .with_context(|| format!("stack \"{name}\" cannot have queue {shard} of its port"))?;
+    let seed = stack_config::secret_seed()?;
+    let port = ports.get(&config.port)?.info();
+    let stack_config = stack_config::of(config, port, seed, INSTANCE_SOCKETS_MAX);
+    let stack = dmm_stack::build(config.kind.as_str(), &stack_config)
+        .with_context(|| format!("stack \"{name}\" cannot be built"))?;
+    Ok(Instance::new(InstanceParts {
+        config: InstanceConfig {
+            stack: name.to_string(),
+            index,
+            shard,
+            first_instance: shared.first_instance,
+            tcp_buffers: (config.tcp.rx_buffer, config.tcp.tx_buffer),
+            udp_buffers: (config.udp.rx_buffer, config.udp.tx_buffer),
+            backlog_max: config.tcp.backlog_max,
+            sockets_max: INSTANCE_SOCKETS_MAX,
+        },
+        stack,
+        rx,
+        tx,
+        inboxes: Arc::clone(&shared.inboxes),
+        bindings: Arc::clone(&shared.bindings),
+        counters,
+        seed,
+    }))
 }
 
-fn prefix(cidr: &Cidr) -> stack::Prefix {
-    stack::Prefix { address: cidr.address, len: cidr.prefix_len }
-}
-
-fn default_of(via: IpAddr) -> stack::Prefix {
-    let address = match via {
-        IpAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
-        IpAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
-    };
-    stack::Prefix { address, len: 0 }
+/// One warning for each of `cores` that is on another NUMA node than the stack's port.
+pub fn numa_warnings(
+    config: &StackConfig,
+    cores: &[u16],
+    ports: &Ports,
+) -> anyhow::Result<Vec<String>> {
+    let Some(device) = ports.get(&config.port)?.info().numa_node else { return Ok(Vec::new()) };
+    let warnings = cores.iter().filter_map(|&core| {
+        let node = host::node_of_core(Path::new("/"), core)?;
+        (node != device).then(|| {
+            format!(
+                "stack \"{}\" runs on core {core} of NUMA node {node}, and its port is on node \
+                 {device}: choose cores of that node",
+                config.name
+            )
+        })
+    });
+    Ok(warnings.collect())
 }

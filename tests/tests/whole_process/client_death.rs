@@ -22,6 +22,7 @@ fn a_killed_client_is_cleaned_up_and_nobody_else_notices(instances: usize) {
     let connect = format!("--connect {} exchange", bystander_server.ready());
     let mut bystander = lab.library(&connect);
     bystander.under_way();
+    let alone = lab.holdings();
 
     for kill in 0..kills {
         let family = if kill % 2 == 0 { Family::V4 } else { Family::V6 };
@@ -47,10 +48,11 @@ fn a_killed_client_is_cleaned_up_and_nobody_else_notices(instances: usize) {
             }
         };
         assert_told(&survivor, kill);
+        // The bystander's chunks come and go; those of the dead are looked at once it has ended.
+        lab.wait_for_holdings_but_chunks(&alone);
     }
 
-    // Only the bystander is left, and its data is whole.
-    assert_eq!(lab.daemon.status().sessions, 1);
+    // The bystander's data is whole.
     bystander.close_stdin();
     let (bystander, server) = (bystander.outcome(), bystander_server.outcome());
     assert_eq!((&bystander.error, &server.error), (&None, &None));

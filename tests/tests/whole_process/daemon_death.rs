@@ -29,6 +29,9 @@ fn waiting_calls_end_with_the_daemon_and_new_sockets_work_after_its_restart(inst
     let _ = accepting.ready();
     sleeping.under_way();
     spinning.under_way();
+    sleeping.asleep();
+    accepting.asleep();
+    spinning.spins();
 
     lab.daemon.kill();
     for program in [&mut sleeping, &mut spinning, &mut accepting] {

@@ -12,7 +12,8 @@ fn data_survives_a_bad_cable(instances: usize) {
     let options = "--loss 0.02 --reorder 0.01 --duplicate 0.01 --seed 11";
     let mut lab = Lab::on_cable(options, instances);
     // One direction at a time, so that acknowledgements and data are lost in turn.
-    for (family, role) in FAMILIES.into_iter().zip(ROLES) {
+    let both = |family| ROLES.map(|role| (family, role));
+    for (family, role) in FAMILIES.into_iter().flat_map(both) {
         for (server, client) in [(bytes, 0), (0, bytes)] {
             let server = format!("exchange --bytes {server}");
             let client = format!("exchange --bytes {client}");

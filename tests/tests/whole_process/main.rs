@@ -9,6 +9,7 @@ mod client_death;
 mod connections;
 mod daemon_death;
 mod endings;
+mod huge_pages;
 mod impaired;
 mod leftovers;
 mod matrix;
