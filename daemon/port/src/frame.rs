@@ -27,9 +27,9 @@ pub struct RxFrame<'a> {
     pub hash: Option<u32>,
 }
 
-/// One buffer of a [`TxBurst`].
+/// One buffer of a row of [`TxSlots`].
 ///
-/// The memory behind `buffer` belongs to the port that made the burst (an mbuf's data room, or a
+/// The memory behind `buffer` belongs to the port that made the row (an mbuf's data room, or a
 /// heap buffer) and stays valid and unaliased until the port takes the slot back.
 #[derive(Debug)]
 pub struct TxSlot {
@@ -68,23 +68,30 @@ impl TxSlot {
     #[must_use]
     pub const fn bytes(&self) -> &[u8] {
         // SAFETY: `new`'s caller promised `capacity` valid bytes, `len <= capacity` holds since
-        // `TxBurst::next` checked it, and `&self` keeps writers away.
+        // `TxSlots::next` checked it, and `&self` keeps writers away.
         unsafe { std::slice::from_raw_parts(self.buffer, self.len as usize) }
     }
 }
 
-/// A row of transmit buffers: the first `used` hold frames, the rest are free.
+/// A port's row of transmit buffers: the first `used` hold frames, the rest are free.
+///
+/// It stays with the port, whose buffers the slots are; stacks see it as a [`TxBurst`].
 #[derive(Debug, Default)]
-pub struct TxBurst {
+pub struct TxSlots {
     slots: Vec<TxSlot>,
     used: usize,
 }
 
-impl TxBurst {
+impl TxSlots {
     /// An empty row that can hold `capacity` slots without allocating.
     #[must_use]
     pub fn with_capacity(capacity: usize) -> Self {
         Self { slots: Vec::with_capacity(capacity), used: 0 }
+    }
+
+    /// The row, lent to a stack.
+    pub const fn burst(&mut self) -> TxBurst<'_> {
+        TxBurst(self)
     }
 
     /// How many more frames fit.
@@ -99,9 +106,7 @@ impl TxBurst {
         self.used
     }
 
-    /// The next free buffer, cut to `len` bytes, to be filled in whole by the caller.
-    /// `None` if no slot is free or `len` exceeds the buffers (the port's MTU plus headers).
-    pub fn next(&mut self, len: usize) -> Option<&mut [u8]> {
+    fn next(&mut self, len: usize) -> Option<&mut [u8]> {
         let slot = self.slots.get_mut(self.used)?;
         if len > slot.capacity as usize {
             return None;
@@ -119,15 +124,47 @@ impl TxBurst {
         &self.slots[..self.used]
     }
 
-    /// For ports: adds a free slot at the end.
+    /// Adds a free slot at the end.
     pub fn push(&mut self, slot: TxSlot) {
         self.slots.push(slot);
     }
 
-    /// For ports: forgets the first `count` used slots, which the port has taken over.
+    /// Forgets the first `count` used slots, which the port has taken over.
     pub fn take(&mut self, count: usize) {
         assert!(count <= self.used, "a port takes only slots that were used");
         self.slots.drain(..count);
         self.used -= count;
+    }
+}
+
+/// Transmit buffers on loan from a port: frames are written into the free ones, in place.
+///
+/// A loan, so that no two ports' rows can be exchanged by those who write to them.
+#[derive(Debug)]
+pub struct TxBurst<'a>(&'a mut TxSlots);
+
+impl TxBurst<'_> {
+    /// How many more frames fit.
+    #[must_use]
+    pub const fn free(&self) -> usize {
+        self.0.free()
+    }
+
+    /// How many frames are waiting to be sent.
+    #[must_use]
+    pub const fn used(&self) -> usize {
+        self.0.used()
+    }
+
+    /// The next free buffer, cut to `len` bytes, to be filled in whole by the caller.
+    /// `None` if no slot is free or `len` exceeds the buffers (the port's MTU plus headers).
+    pub fn next(&mut self, len: usize) -> Option<&mut [u8]> {
+        self.0.next(len)
+    }
+
+    /// The frames waiting to be sent, oldest first.
+    #[must_use]
+    pub fn frames(&self) -> &[TxSlot] {
+        self.0.frames()
     }
 }

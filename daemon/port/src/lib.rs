@@ -18,7 +18,7 @@ pub mod wire;
 use std::io;
 use std::os::fd::RawFd;
 
-pub use frame::{RxChecksum, RxFrame, TxBurst, TxSlot};
+pub use frame::{RxChecksum, RxFrame, TxBurst, TxSlot, TxSlots};
 pub use time::Instant;
 
 /// Frames in one receive or transmit burst at most.
@@ -120,7 +120,7 @@ pub trait RxQueue: Send {
 pub trait TxQueue: Send {
     /// The row of buffers to write frames into, refilled up to [`TX_SLOTS`] free slots as far as
     /// buffers are to be had.
-    fn burst(&mut self) -> &mut TxBurst;
+    fn burst(&mut self) -> TxBurst<'_>;
 
     /// Hands the used slots to the device. Frames that it does not take now are dropped and
     /// counted in [`TxQueue::dropped`]: a stack retransmits what matters.

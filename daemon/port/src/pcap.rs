@@ -117,12 +117,13 @@ struct TeeTx<W> {
 }
 
 impl<W: Write + Send> TxQueue for TeeTx<W> {
-    fn burst(&mut self) -> &mut TxBurst {
+    fn burst(&mut self) -> TxBurst<'_> {
         self.inner.burst()
     }
 
     fn flush(&mut self, now: Instant) {
-        let frames = self.inner.burst().frames();
+        let burst = self.inner.burst();
+        let frames = burst.frames();
         if !frames.is_empty() {
             let frames = frames.iter().map(|slot| slot.bytes());
             lock(&self.capture.writer).write(self.interface, Way::Out, now, frames);

@@ -163,7 +163,7 @@ fn forward(rx: &mut dyn RxQueue, tx: &mut dyn TxQueue, oversize: &mut u64, now: 
     if frames.is_empty() {
         return 0;
     }
-    let burst = tx.burst();
+    let mut burst = tx.burst();
     for frame in frames {
         match burst.next(frame.bytes.len()) {
             Some(room) => room.copy_from_slice(frame.bytes),

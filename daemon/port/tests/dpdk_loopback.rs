@@ -25,7 +25,8 @@ fn frames_come_back_in_order_and_in_whole() {
         let batch = round as usize % (TX_SLOTS + 1);
         for _ in 0..batch {
             let len = 60 + sent as usize % 1459;
-            let slot = tx.burst().next(len).expect("a free slot");
+            let mut burst = tx.burst();
+            let slot = burst.next(len).expect("a free slot");
             fill(slot, sent);
             sent += 1;
         }

@@ -137,7 +137,7 @@ impl Instance {
         worked |= self.receive_from_shards(now);
         worked |= self.drain_clients(now);
         for _ in 0..POLLS_PER_TURN {
-            self.stack.poll(now, self.tx.burst(), &mut self.events);
+            self.stack.poll(now, &mut self.tx.burst(), &mut self.events);
             worked |= !self.events.is_empty();
             self.settle();
             if !self.transmit(now) {
@@ -262,7 +262,7 @@ impl Instance {
         self.counters.rx_frames.add(frames.len() as u64);
         self.counters.rx_bytes.add(frames.iter().map(|frame| frame.bytes.len() as u64).sum());
         if self.steering.shards == 1 {
-            self.stack.receive(now, frames, self.tx.burst());
+            self.stack.receive(now, frames, &mut self.tx.burst());
             return true;
         }
         // Runs of frames that are ours go to the stack together.
@@ -273,7 +273,7 @@ impl Instance {
                 continue;
             }
             if run < i {
-                self.stack.receive(now, &frames[run..i], self.tx.burst());
+                self.stack.receive(now, &frames[run..i], &mut self.tx.burst());
             }
             run = i + 1;
             let mut router = Router {
@@ -288,7 +288,7 @@ impl Instance {
             router.route(owner, frame);
         }
         if run < frames.len() {
-            self.stack.receive(now, &frames[run..], self.tx.burst());
+            self.stack.receive(now, &frames[run..], &mut self.tx.burst());
         }
         true
     }
@@ -301,7 +301,7 @@ impl Instance {
             self.counters.shard_in.add(1);
             let frame = passed.frame();
             if passed.steered {
-                self.stack.receive(now, std::slice::from_ref(&frame), self.tx.burst());
+                self.stack.receive(now, std::slice::from_ref(&frame), &mut self.tx.burst());
             } else {
                 let mut router = Router {
                     now,
@@ -392,7 +392,7 @@ impl Router<'_> {
 
     fn give(&mut self, shard: usize, frame: &RxFrame<'_>) {
         if shard == self.shard {
-            self.stack.receive(self.now, std::slice::from_ref(frame), self.tx.burst());
+            self.stack.receive(self.now, std::slice::from_ref(frame), &mut self.tx.burst());
         } else {
             self.pass(shard, frame, true);
         }

@@ -233,14 +233,14 @@ pub struct SocketReport {
 pub trait Stack: Send {
     /// Takes a burst of frames. Answers that cannot wait are written to `tx`, which has a free slot
     /// for each frame at least.
-    fn receive(&mut self, now: Instant, frames: &[RxFrame<'_>], tx: &mut TxBurst);
+    fn receive(&mut self, now: Instant, frames: &[RxFrame<'_>], tx: &mut TxBurst<'_>);
 
     /// Takes a request. An error means that nothing happened, and that its FIFOs are dropped.
     fn submit(&mut self, now: Instant, request: Request) -> Result<(), Errno>;
 
     /// Runs timers that are due, sends as far as `tx` has free slots, and appends what happened
     /// since the last call to `events`. Bounded: what is left makes [`Stack::deadline`] due.
-    fn poll(&mut self, now: Instant, tx: &mut TxBurst, events: &mut Vec<Event>);
+    fn poll(&mut self, now: Instant, tx: &mut TxBurst<'_>, events: &mut Vec<Event>);
 
     /// When [`Stack::poll`] has something to do without new frames or requests; a time not after
     /// `now` means at once.

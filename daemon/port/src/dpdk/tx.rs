@@ -10,7 +10,7 @@ use dpdk_sys::{self as dpdk, rte_mbuf};
 
 use super::device::Device;
 use super::offload::{self, Request, TxChecksums};
-use crate::{Instant, TX_SLOTS, TxBurst, TxQueue, TxSlot};
+use crate::{Instant, TX_SLOTS, TxBurst, TxQueue, TxSlot, TxSlots};
 
 /// Slots laid out at most, used and free: a stack that fills its free slots twice between flushes
 /// gets no more. `pool` counts on it.
@@ -24,8 +24,8 @@ pub(super) struct DpdkTx {
     queue: u16,
     mtu: u16,
     checksums: TxChecksums,
-    burst: TxBurst,
-    /// The mbuf behind each slot of `burst`, in its order.
+    slots: TxSlots,
+    /// The mbuf behind each slot of `slots`, in its order.
     mbufs: Vec<*mut rte_mbuf>,
     dropped: u64,
     device: Arc<Device>,
@@ -36,9 +36,9 @@ unsafe impl Send for DpdkTx {}
 
 impl DpdkTx {
     pub(super) fn new(device: Arc<Device>, queue: u16, mtu: u16, checksums: TxChecksums) -> Self {
-        let burst = TxBurst::with_capacity(MAX_SLOTS);
+        let slots = TxSlots::with_capacity(MAX_SLOTS);
         let mbufs = Vec::with_capacity(MAX_SLOTS);
-        Self { queue, mtu, checksums, burst, mbufs, dropped: 0, device }
+        Self { queue, mtu, checksums, slots, mbufs, dropped: 0, device }
     }
 
     /// Takes `count` mbufs from the pool and lays them out; none if there are not as many.
@@ -59,14 +59,14 @@ impl DpdkTx {
             let data = unsafe { dpdk::dpdk_sys_tx_room(*mbuf, &raw mut capacity) };
             let capacity = capacity.min(u32::from(self.mtu) + L2_HEADERS);
             // SAFETY: the mbuf's data room, which only this slot reaches until `flush`.
-            self.burst.push(unsafe { TxSlot::new(data, capacity) });
+            self.slots.push(unsafe { TxSlot::new(data, capacity) });
             self.mbufs.push(*mbuf);
         }
     }
 
     /// Tells the mbufs of the used slots their frames' lengths and what the device is to compute.
     fn describe(&mut self, used: usize) {
-        for (slot, mbuf) in self.burst.frames().iter().zip(&self.mbufs[..used]) {
+        for (slot, mbuf) in self.slots.frames().iter().zip(&self.mbufs[..used]) {
             let request = if self.checksums.transport {
                 let mut capacity = 0;
                 // SAFETY: an mbuf of ours, and a local to write to.
@@ -104,17 +104,17 @@ impl DpdkTx {
 }
 
 impl TxQueue for DpdkTx {
-    fn burst(&mut self) -> &mut TxBurst {
-        let wanted = TX_SLOTS.saturating_sub(self.burst.free());
+    fn burst(&mut self) -> TxBurst<'_> {
+        let wanted = TX_SLOTS.saturating_sub(self.slots.free());
         let wanted = wanted.min(MAX_SLOTS - self.mbufs.len());
         if wanted > 0 {
             self.lay_out(wanted);
         }
-        &mut self.burst
+        self.slots.burst()
     }
 
     fn flush(&mut self, _now: Instant) {
-        let used = self.burst.used();
+        let used = self.slots.used();
         if used == 0 {
             return;
         }
@@ -128,7 +128,7 @@ impl TxQueue for DpdkTx {
             self.dropped += refused;
             self.device.losses.add_tx_refused(refused);
         }
-        self.burst.take(used);
+        self.slots.take(used);
         self.mbufs.drain(..used);
     }
 
@@ -139,7 +139,7 @@ impl TxQueue for DpdkTx {
 
 impl Drop for DpdkTx {
     fn drop(&mut self) {
-        self.burst = TxBurst::default();
+        self.slots = TxSlots::default();
         // SAFETY: mbufs of ours that the device never got; their slots are gone.
         unsafe {
             dpdk::rte_pktmbuf_free_bulk(self.mbufs.as_mut_ptr(), self.mbufs.len() as u32);

@@ -240,7 +240,7 @@ struct TapTx {
 }
 
 impl TxQueue for TapTx {
-    fn burst(&mut self) -> &mut TxBurst {
+    fn burst(&mut self) -> TxBurst<'_> {
         self.row.burst()
     }
 

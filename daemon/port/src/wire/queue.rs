@@ -60,7 +60,7 @@ impl WireTx {
 }
 
 impl TxQueue for WireTx {
-    fn burst(&mut self) -> &mut TxBurst {
+    fn burst(&mut self) -> TxBurst<'_> {
         self.direction.refill(&mut self.row);
         self.row.burst()
     }

@@ -224,7 +224,7 @@ impl Pair {
         let now = self.now;
         let side = self.side(end);
         let received = dmm_port::RxFrame { bytes: frame, checksum: Default::default(), hash: None };
-        side.stack.receive(now, &[received], side.tx.burst());
+        side.stack.receive(now, &[received], &mut side.tx.burst());
     }
 
     /// Lets time pass.
@@ -309,12 +309,12 @@ impl Pair {
         let frames = side.rx.burst(now);
         let received = !frames.is_empty();
         if received {
-            side.stack.receive(now, frames, side.tx.burst());
+            side.stack.receive(now, frames, &mut side.tx.burst());
         }
         let due = side.stack.deadline(now).is_some_and(|at| at <= now);
         let used = side.tx.burst().used() > 0;
         if due || received {
-            side.stack.poll(now, side.tx.burst(), &mut events);
+            side.stack.poll(now, &mut side.tx.burst(), &mut events);
         }
         if let Some(sent) = &mut side.sent {
             sent.extend(side.tx.burst().frames().iter().map(|slot| slot.bytes().to_vec()));

@@ -166,7 +166,7 @@ impl Carrier {
         &mut self,
         now: Instant,
         link: &mut Link,
-        tx: &mut TxBurst,
+        tx: &mut TxBurst<'_>,
         datagram: &Datagram,
         (header, (from, to)): (&Header, (IpAddr, SocketAddr)),
         counters: &mut Counters,

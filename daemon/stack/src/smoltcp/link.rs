@@ -85,7 +85,7 @@ impl Link {
         &mut self,
         now: Instant,
         frame: &[u8],
-        out: Option<&mut TxBurst>,
+        out: Option<&mut TxBurst<'_>>,
         socket: Option<Socket<'_>>,
         counters: &mut Counters,
     ) {
@@ -112,7 +112,7 @@ impl Link {
     pub(super) fn send(
         &mut self,
         now: Instant,
-        tx: &mut TxBurst,
+        tx: &mut TxBurst<'_>,
         socket: Socket<'_>,
         counters: &mut Counters,
     ) -> Sent {
@@ -135,7 +135,7 @@ impl Link {
     pub(super) fn flush_fragments(
         &mut self,
         now: Instant,
-        tx: &mut TxBurst,
+        tx: &mut TxBurst<'_>,
         counters: &mut Counters,
     ) -> bool {
         while self.fragments_wait(now) {
@@ -163,7 +163,12 @@ impl Link {
         self.iface.poll_at(to_library(now), sockets).map(from_library)
     }
 
-    fn egress(&mut self, now: Instant, tx: &mut TxBurst, socket: Option<Socket<'_>>) -> Outcome {
+    fn egress(
+        &mut self,
+        now: Instant,
+        tx: &mut TxBurst<'_>,
+        socket: Option<Socket<'_>>,
+    ) -> Outcome {
         let mut outcome = Outcome::default();
         let (sockets, sequence) = match socket {
             Some(Socket { sockets, sequence }) => (sockets, sequence),
@@ -204,17 +209,17 @@ struct Outcome {
     asked: bool,
 }
 
-struct Device<'a> {
+struct Device<'a, 'b> {
     capabilities: &'a DeviceCapabilities,
     frame: Option<&'a [u8]>,
-    out: Option<&'a mut TxBurst>,
+    out: Option<&'a mut TxBurst<'b>>,
     scratch: &'a mut Vec<u8>,
     outcome: &'a mut Outcome,
     sequence: Option<&'a mut Sequence>,
 }
 
-impl Device<'_> {
-    fn token(&mut self) -> TxToken<'_> {
+impl<'b> Device<'_, 'b> {
+    fn token(&mut self) -> TxToken<'_, 'b> {
         TxToken {
             out: self.out.as_deref_mut(),
             scratch: self.scratch,
@@ -224,22 +229,22 @@ impl Device<'_> {
     }
 }
 
-impl phy::Device for Device<'_> {
+impl<'b> phy::Device for Device<'_, 'b> {
     type RxToken<'t>
         = RxToken<'t>
     where
         Self: 't;
     type TxToken<'t>
-        = TxToken<'t>
+        = TxToken<'t, 'b>
     where
         Self: 't;
 
-    fn receive(&mut self, _: LibraryInstant) -> Option<(RxToken<'_>, TxToken<'_>)> {
+    fn receive(&mut self, _: LibraryInstant) -> Option<(RxToken<'_>, TxToken<'_, 'b>)> {
         let frame = self.frame.take()?;
         Some((RxToken(frame), self.token()))
     }
 
-    fn transmit(&mut self, _: LibraryInstant) -> Option<TxToken<'_>> {
+    fn transmit(&mut self, _: LibraryInstant) -> Option<TxToken<'_, 'b>> {
         if self.out.as_ref().is_none_or(|tx| tx.free() == 0) {
             return None;
         }
@@ -260,14 +265,14 @@ impl phy::RxToken for RxToken<'_> {
     }
 }
 
-struct TxToken<'a> {
-    out: Option<&'a mut TxBurst>,
+struct TxToken<'a, 'b> {
+    out: Option<&'a mut TxBurst<'b>>,
     scratch: &'a mut Vec<u8>,
     outcome: &'a mut Outcome,
     sequence: Option<&'a mut Sequence>,
 }
 
-impl phy::TxToken for TxToken<'_> {
+impl phy::TxToken for TxToken<'_, '_> {
     fn consume<R, F: FnOnce(&mut [u8]) -> R>(self, len: usize, write: F) -> R {
         let Some(buffer) = self.out.and_then(|tx| tx.next(len)) else {
             self.outcome.lost = true;

@@ -133,7 +133,7 @@ impl SmoltcpStack {
 }
 
 impl Stack for SmoltcpStack {
-    fn receive(&mut self, now: Instant, frames: &[RxFrame<'_>], tx: &mut TxBurst) {
+    fn receive(&mut self, now: Instant, frames: &[RxFrame<'_>], tx: &mut TxBurst<'_>) {
         self.remind_neighbours(now, false);
         for frame in frames {
             self.receive_frame(now, frame, tx);
@@ -144,7 +144,7 @@ impl Stack for SmoltcpStack {
         self.take_request(now, request)
     }
 
-    fn poll(&mut self, now: Instant, tx: &mut TxBurst, events: &mut Vec<Event>) {
+    fn poll(&mut self, now: Instant, tx: &mut TxBurst<'_>, events: &mut Vec<Event>) {
         self.remind_neighbours(now, false);
         self.link.flush_fragments(now, tx, &mut self.counters);
         self.slots.expire(now, SERVED_PER_POLL);

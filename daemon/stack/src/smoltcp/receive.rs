@@ -25,7 +25,12 @@ use crate::Event;
 
 impl SmoltcpStack {
     /// Takes one frame.
-    pub(super) fn receive_frame(&mut self, now: Instant, frame: &RxFrame<'_>, tx: &mut TxBurst) {
+    pub(super) fn receive_frame(
+        &mut self,
+        now: Instant,
+        frame: &RxFrame<'_>,
+        tx: &mut TxBurst<'_>,
+    ) {
         self.counters.rx_frames += 1;
         if frame.checksum == RxChecksum::Bad {
             self.counters.drop_checksum += 1;
@@ -48,7 +53,7 @@ impl SmoltcpStack {
         self.link.flush_fragments(now, tx, &mut self.counters);
     }
 
-    fn receive_segment(&mut self, now: Instant, bytes: &[u8], flow: Flow, tx: &mut TxBurst) {
+    fn receive_segment(&mut self, now: Instant, bytes: &[u8], flow: Flow, tx: &mut TxBurst<'_>) {
         if !self.net.is_own(flow.local.ip()) {
             self.counters.drop_not_ours += 1;
         } else if let Some(&index) = self.flows.get(&flow) {
@@ -69,7 +74,7 @@ impl SmoltcpStack {
         now: Instant,
         index: SlotIndex,
         bytes: &[u8],
-        tx: Option<&mut TxBurst>,
+        tx: Option<&mut TxBurst<'_>>,
     ) {
         let Some(connection) = self.slots.connection(index) else { return };
         self.counters.rx_segments += 1;
@@ -167,7 +172,7 @@ impl SmoltcpStack {
         bytes: &[u8],
         flow: Flow,
         index: SlotIndex,
-        tx: &mut TxBurst,
+        tx: &mut TxBurst<'_>,
     ) {
         let Some(listener) = self.slots.listener(index) else { return };
         if !listener.has_room() {
@@ -205,7 +210,7 @@ impl SmoltcpStack {
         now: Instant,
         bytes: &[u8],
         local: SocketAddr,
-        tx: Option<&mut TxBurst>,
+        tx: Option<&mut TxBurst<'_>>,
     ) {
         let bound = self.datagrams.get(&local).or_else(|| self.datagrams.get(&any_address(local)));
         let Some(&index) = bound else {
@@ -249,7 +254,7 @@ impl SmoltcpStack {
         bytes: &[u8],
         key: FragmentKey,
         ports: Option<Ports>,
-        tx: &mut TxBurst,
+        tx: &mut TxBurst<'_>,
     ) {
         const TCP: u8 = 6;
         const UDP: u8 = 17;
@@ -272,7 +277,7 @@ impl SmoltcpStack {
         }
     }
 
-    fn receive_neighbour(&mut self, now: Instant, bytes: &[u8], tx: &mut TxBurst) {
+    fn receive_neighbour(&mut self, now: Instant, bytes: &[u8], tx: &mut TxBurst<'_>) {
         if self.neighbours.is_spoken_for(bytes) && !is_request(bytes) {
             self.counters.drop_neighbour += 1;
             return;

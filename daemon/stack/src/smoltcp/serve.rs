@@ -41,7 +41,7 @@ const NOTHING_SENT_RETRY: Duration = Duration::from_millis(1);
 
 impl SmoltcpStack {
     /// Serves a socket. Returns false, with the socket asking again, if slots have run out.
-    pub(super) fn serve(&mut self, now: Instant, index: SlotIndex, tx: &mut TxBurst) -> bool {
+    pub(super) fn serve(&mut self, now: Instant, index: SlotIndex, tx: &mut TxBurst<'_>) -> bool {
         match self.slots.get_mut(index) {
             Some(Slot::Connection(_)) => self.serve_connection(now, index, tx),
             Some(Slot::Datagram(_)) => self.serve_datagram(now, index, tx),
@@ -49,7 +49,7 @@ impl SmoltcpStack {
         }
     }
 
-    fn serve_connection(&mut self, now: Instant, index: SlotIndex, tx: &mut TxBurst) -> bool {
+    fn serve_connection(&mut self, now: Instant, index: SlotIndex, tx: &mut TxBurst<'_>) -> bool {
         let Some(connection) = self.slots.connection(index) else { return true };
         if let Some((at, why)) = connection.gives_up_at()
             && at <= now
@@ -279,7 +279,7 @@ impl SmoltcpStack {
         self.events.push(Event::Accepted { listener, socket, local, peer });
     }
 
-    fn serve_datagram(&mut self, now: Instant, index: SlotIndex, tx: &mut TxBurst) -> bool {
+    fn serve_datagram(&mut self, now: Instant, index: SlotIndex, tx: &mut TxBurst<'_>) -> bool {
         match self.try_datagram(now, index, tx) {
             Ok(slots_left) => slots_left,
             Err(breach) => {
@@ -293,7 +293,7 @@ impl SmoltcpStack {
         &mut self,
         now: Instant,
         index: SlotIndex,
-        tx: &mut TxBurst,
+        tx: &mut TxBurst<'_>,
     ) -> Result<bool, Breach> {
         let Some(datagram) = self.slots.datagram(index) else { return Ok(true) };
         let socket = datagram.id;
@@ -354,7 +354,7 @@ impl SmoltcpStack {
         &mut self,
         now: Instant,
         index: SlotIndex,
-        tx: &mut TxBurst,
+        tx: &mut TxBurst<'_>,
     ) -> Result<Turn, Breach> {
         let mut turn = Turn { taken: 0, slots_left: true };
         if let Some(fifo) = self.slots.datagram(index).and_then(|datagram| datagram.tx.as_mut()) {

@@ -189,7 +189,7 @@ impl Connection {
         &mut self,
         now: Instant,
         context: &Context,
-        tx: &mut TxBurst,
+        tx: &mut TxBurst<'_>,
         events: &mut Vec<Event>,
     ) -> Result<bool, Breach> {
         if self.reset {
@@ -247,7 +247,12 @@ impl Connection {
         Ok(())
     }
 
-    fn send(&mut self, now: Instant, context: &Context, tx: &mut TxBurst) -> Result<bool, Breach> {
+    fn send(
+        &mut self,
+        now: Instant,
+        context: &Context,
+        tx: &mut TxBurst<'_>,
+    ) -> Result<bool, Breach> {
         let most = context.mtu + ETHERNET_BYTES - HEADER_BYTES;
         while let Some(piece) = self.sender.next_piece(most) {
             if tx.free() == 0 {

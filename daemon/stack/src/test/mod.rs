@@ -90,7 +90,7 @@ impl TestStack {
         now: Instant,
         segment: &Segment,
         payload: &[u8],
-        tx: &mut TxBurst,
+        tx: &mut TxBurst<'_>,
     ) {
         let ends = Ends { local: segment.ends.remote, remote: segment.ends.local };
         if !self.addresses.contains(&ends.local.ip()) {
@@ -124,7 +124,7 @@ impl TestStack {
     }
 
     /// Takes a segment of no connection: it opens one, or is refused.
-    fn receive_stray(&mut self, now: Instant, segment: &Segment, ends: Ends, tx: &mut TxBurst) {
+    fn receive_stray(&mut self, now: Instant, segment: &Segment, ends: Ends, tx: &mut TxBurst<'_>) {
         if segment.has(RESET) {
             return;
         }
@@ -220,7 +220,7 @@ impl TestStack {
 }
 
 impl Stack for TestStack {
-    fn receive(&mut self, now: Instant, frames: &[RxFrame<'_>], tx: &mut TxBurst) {
+    fn receive(&mut self, now: Instant, frames: &[RxFrame<'_>], tx: &mut TxBurst<'_>) {
         for frame in frames {
             self.rx_frames += 1;
             if let Some((segment, payload)) = Segment::parse(frame.bytes) {
@@ -233,7 +233,7 @@ impl Stack for TestStack {
         self.take_request(now, request)
     }
 
-    fn poll(&mut self, now: Instant, tx: &mut TxBurst, events: &mut Vec<Event>) {
+    fn poll(&mut self, now: Instant, tx: &mut TxBurst<'_>, events: &mut Vec<Event>) {
         let all: Vec<Ends> = self.connections.keys().copied().collect();
         for ends in all {
             let Some(connection) = self.connections.get_mut(&ends) else { continue };

@@ -105,7 +105,7 @@ impl Segment {
         &self,
         mac: [u8; 6],
         len: usize,
-        tx: &'t mut TxBurst,
+        tx: &'t mut TxBurst<'_>,
     ) -> Option<&'t mut [u8]> {
         let length = u16::try_from(len).ok()?;
         let frame = tx.next(HEADER_BYTES + len)?;

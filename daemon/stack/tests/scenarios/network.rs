@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 
-use dmm_port::{RxChecksum, RxFrame, TxBurst};
+use dmm_port::{RxChecksum, RxFrame, TxSlots};
 use dmm_stack::config::{Neighbour, Prefix, Route};
 use dmm_stack::pair::{End, Pair, Quota, address_v4, address_v6, config};
 use dmm_stack::{BuildError, SocketId};
@@ -130,7 +130,7 @@ fn wrong_checksums_are_dropped_and_counted() {
     let frame = echo_request(b"hello");
     let now = pair.now;
     let received = RxFrame { bytes: &frame, checksum: RxChecksum::Bad, hash: None };
-    pair.stack(End::Left).receive(now, &[received], &mut TxBurst::with_capacity(0));
+    pair.stack(End::Left).receive(now, &[received], &mut TxSlots::with_capacity(0).burst());
     assert_eq!(pair.counter(End::Left, "drop.rx_checksum"), 1);
 }
 
