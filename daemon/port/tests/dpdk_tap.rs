@@ -63,7 +63,9 @@ fn errors_name_the_device_and_the_remedy(eal: &Eal) {
             config("net_tap1,iface=dmmbusy"),
             "interface dmmbusy of device net_tap1,iface=dmmbusy exists",
         ),
-        (config("net_tap1,iface=dmmtest1,nonsense=1"), "taken by no driver"),
+        (config("net_tap1,iface=dmmtest1,nonsense=1"), "does not know \"nonsense\""),
+        (config("net_tap1,ifce=dmmtest1"), "does not know \"ifce\""),
+        (config("net_tap1,iface=sixteencharacter"), "a name has 1 to 15 bytes"),
         (config("net_af_packet1,iface=none0"), "no interface none0"),
         (
             DpdkPortConfig { queues: 0, ..config("net_tap1") },

@@ -33,6 +33,15 @@ impl BusDevice {
         name.starts_with(b"net_tap") || name.starts_with(b"net_tun")
     }
 
+    /// The first argument that the TAP driver would ignore, all others with it, if the device is one.
+    fn unknown_tap_argument(&self) -> Option<String> {
+        const KNOWN: [&str; 4] = ["iface", "mac", "remote", "persist"];
+        let arguments =
+            self.arguments.to_str().ok().filter(|text| self.is_tap() && !text.is_empty())?;
+        let key = |word: &str| word.split_once('=').map_or(word, |(key, _)| key).to_owned();
+        arguments.split(',').map(key).find(|key| !KNOWN.contains(&key.as_str()))
+    }
+
     fn is_packet_socket(&self) -> bool {
         let name = self.name.to_bytes();
         name.starts_with(b"net_af_packet") || name.starts_with(b"net_af_xdp")
@@ -140,7 +149,15 @@ fn check_vdev(device: &str, address: &BusDevice) -> Result<(), Error> {
     if port_of(&address.name).is_some() {
         return Err(Error::Busy { device: device.to_owned() });
     }
+    if let Some(argument) = address.unknown_tap_argument() {
+        return Err(Error::TapArgument { device: device.to_owned(), argument });
+    }
     let Some(interface) = address.interface() else { return Ok(()) };
+    // `struct ifreq` of netdevice(7).
+    if interface.is_empty() || interface.len() >= libc::IFNAMSIZ {
+        let (device, interface) = (device.to_owned(), interface.to_owned());
+        return Err(Error::InterfaceName { device, interface });
+    }
     let exists = if_nametoindex(interface).is_ok();
     let (device, interface) = (device.to_owned(), interface.to_owned());
     if address.is_tap() {

@@ -109,6 +109,25 @@ pub enum Error {
         /// As configured.
         device: String,
     },
+    /// An argument that the TAP driver does not know.
+    #[error("net_tap does not know {argument:?} of device {device}: use iface, mac or remote")]
+    TapArgument {
+        /// As configured.
+        device: String,
+        /// The argument's name.
+        argument: String,
+    },
+    /// A name that no network interface can have.
+    #[error(
+        "interface {interface:?} of device {device} cannot exist: a name has 1 to {} bytes",
+        libc::IFNAMSIZ - 1
+    )]
+    InterfaceName {
+        /// As configured.
+        device: String,
+        /// The interface's name.
+        interface: String,
+    },
     /// A network interface of the name that a TAP was to get.
     #[error(
         "interface {interface} of device {device} exists: remove it with \

@@ -44,8 +44,12 @@ counters! {
     recoveries = "tcp.partial_acknowledgements",
     /// Segments sent again because an acknowledgement stayed out.
     probes = "tcp.loss_probes",
-    /// Frames whose checksums the port found wrong.
+    /// Frames whose checksums the port found wrong, or TCP and UDP packets that came to nothing and
+    /// whose checksum is wrong.
     drop_checksum = "drop.rx_checksum",
+    /// TCP and UDP packets whose sender left the checksum to a device that they never passed: turn
+    /// that off at the other end (`ethtool -K INTERFACE tx off`).
+    drop_checksum_partial = "drop.rx_checksum_partial",
     /// IP packets with inconsistent headers, or with fewer bytes than their headers announce.
     drop_malformed = "drop.ip_malformed",
     /// TCP segments and fragments of them for addresses that are not ours.
@@ -56,7 +60,7 @@ counters! {
     drop_backlog = "drop.tcp_backlog_full",
     /// SYNs for which there is no socket left.
     drop_sockets = "drop.tcp_sockets_max",
-    /// SYNs that made no connection: a bad checksum, or flags that do not belong together.
+    /// SYNs that made no connection: flags that do not belong together, or a broken header.
     drop_bad_syn = "drop.tcp_bad_syn",
     /// Half-open connections that were not completed in time.
     drop_half_open = "drop.tcp_half_open_expired",
@@ -64,7 +68,7 @@ counters! {
     drop_no_socket = "drop.udp_no_socket",
     /// UDP datagrams from somebody other than the connected peer.
     drop_not_peer = "drop.udp_not_peer",
-    /// UDP datagrams that the library refused, mostly for their checksum.
+    /// UDP datagrams that the library refused, but for their checksum.
     drop_bad_datagram = "drop.udp_malformed",
     /// UDP datagrams that found no room in their socket's FIFO.
     drop_rx_full = "drop.udp_rx_full",

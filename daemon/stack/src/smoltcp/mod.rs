@@ -19,6 +19,7 @@
 //! ICMP errors.
 #![forbid(unsafe_code)]
 
+mod checksum;
 mod connection;
 mod counters;
 mod datagram;

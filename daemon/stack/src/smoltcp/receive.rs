@@ -18,6 +18,7 @@ use dmm_proto::fifo::datagram::Header;
 use nix::errno::Errno;
 
 use super::SmoltcpStack;
+use super::checksum::{self, Fault};
 use super::connection::{Connection, Owner, Phase};
 use super::sequence::REPETITIONS;
 use super::slots::{Slot, SlotIndex};
@@ -38,8 +39,14 @@ impl SmoltcpStack {
         }
         let bytes = frame.bytes;
         match flow::parse(bytes) {
-            Traffic::Tcp(flow) => self.receive_segment(now, bytes, flow, tx),
-            Traffic::Udp(flow) => self.receive_datagram(now, bytes, flow.local, Some(tx)),
+            Traffic::Tcp(flow) => self.receive_segment(now, frame, flow, tx),
+            Traffic::Udp(flow) => {
+                if self.receive_datagram(now, bytes, flow.local, Some(tx)).is_err()
+                    && !self.count_checksum_fault(frame)
+                {
+                    self.counters.drop_bad_datagram += 1;
+                }
+            }
             Traffic::Fragment { key, ports, .. } => {
                 self.receive_fragment(now, bytes, key, ports, tx)
             }
@@ -53,15 +60,34 @@ impl SmoltcpStack {
         self.link.flush_fragments(now, tx, &mut self.counters);
     }
 
-    fn receive_segment(&mut self, now: Instant, bytes: &[u8], flow: Flow, tx: &mut TxBurst<'_>) {
+    /// Counts a packet that came to nothing if its checksum is to blame. Returns whether it is.
+    fn count_checksum_fault(&mut self, frame: &RxFrame<'_>) -> bool {
+        match checksum::fault(frame) {
+            Some(Fault::Wrong) => self.counters.drop_checksum += 1,
+            Some(Fault::Partial) => self.counters.drop_checksum_partial += 1,
+            None => return false,
+        }
+        true
+    }
+
+    fn receive_segment(
+        &mut self,
+        now: Instant,
+        frame: &RxFrame<'_>,
+        flow: Flow,
+        tx: &mut TxBurst<'_>,
+    ) {
+        let bytes = frame.bytes;
         if !self.net.is_own(flow.local.ip()) {
             self.counters.drop_not_ours += 1;
         } else if let Some(&index) = self.flows.get(&flow) {
-            self.feed_connection(now, index, bytes, Some(tx));
+            if !self.feed_connection(now, index, bytes, Some(tx)) {
+                self.count_checksum_fault(frame);
+            }
         } else if let Some(listener) = self.listener_for(flow.local)
             && is_first_syn(bytes)
         {
-            self.receive_syn(now, bytes, flow, listener, tx);
+            self.receive_syn(now, frame, flow, listener, tx);
         } else {
             // RFC 9293 section 3.10.7.1: the library answers with a reset.
             self.counters.drop_no_connection += 1;
@@ -69,16 +95,19 @@ impl SmoltcpStack {
         }
     }
 
+    /// Gives a connection a segment. Returns whether that changed its state or brought data in
+    /// order: a segment that did neither may be a duplicate, early, or damaged.
     fn feed_connection(
         &mut self,
         now: Instant,
         index: SlotIndex,
         bytes: &[u8],
         tx: Option<&mut TxBurst<'_>>,
-    ) {
-        let Some(connection) = self.slots.connection(index) else { return };
+    ) -> bool {
+        let Some(connection) = self.slots.connection(index) else { return false };
         self.counters.rx_segments += 1;
         let before = connection.state();
+        let queued_before = connection.tcp().recv_queue();
         let again = connection.heard(now, bytes);
         self.link.feed(now, bytes, tx, Some(connection.turn()), &mut self.counters);
         if again {
@@ -88,10 +117,12 @@ impl SmoltcpStack {
             }
         }
         let after = connection.state();
+        let queued = connection.tcp().recv_queue();
         if before != after {
             self.state_changed(now, index, before, after);
         }
         self.slots.mark(index);
+        before != after || queued != queued_before
     }
 
     /// What a segment that was just received means for the life of a connection.
@@ -169,7 +200,7 @@ impl SmoltcpStack {
     fn receive_syn(
         &mut self,
         now: Instant,
-        bytes: &[u8],
+        frame: &RxFrame<'_>,
         flow: Flow,
         index: SlotIndex,
         tx: &mut TxBurst<'_>,
@@ -190,9 +221,11 @@ impl SmoltcpStack {
         let local =
             IpListenEndpoint { addr: Some(flow.local.ip().into()), port: flow.local.port() };
         let listening = connection.tcp().listen(local).is_ok();
-        self.link.feed(now, bytes, Some(tx), Some(connection.turn()), &mut self.counters);
+        self.link.feed(now, frame.bytes, Some(tx), Some(connection.turn()), &mut self.counters);
         if !listening || connection.state() != tcp::State::SynReceived {
-            self.counters.drop_bad_syn += 1;
+            if !self.count_checksum_fault(frame) {
+                self.counters.drop_bad_syn += 1;
+            }
             self.recycle(connection);
             return;
         }
@@ -204,35 +237,31 @@ impl SmoltcpStack {
         self.slots.mark(slot);
     }
 
-    /// Takes a datagram, or the fragment that completes one, for the local end given.
+    /// Takes a datagram, or the fragment that completes one, for the local end given. An error if
+    /// the library made no datagram of it.
     fn receive_datagram(
         &mut self,
         now: Instant,
         bytes: &[u8],
         local: SocketAddr,
         tx: Option<&mut TxBurst<'_>>,
-    ) {
+    ) -> Result<(), Refused> {
         let bound = self.datagrams.get(&local).or_else(|| self.datagrams.get(&any_address(local)));
         let Some(&index) = bound else {
             // RFC 1122 section 4.1.3.1: the library answers "port unreachable".
             self.counters.drop_no_socket += u64::from(tx.is_some());
             self.link.feed(now, bytes, tx, None, &mut self.counters);
-            return;
+            return Ok(());
         };
         let port = local.port();
-        let whole = tx.is_some();
         let received = self.carrier.receive(now, &mut self.link, bytes, port, &mut self.counters);
-        let Some((payload, local, peer)) = received else {
-            // Of a fragment nothing is expected.
-            self.counters.drop_bad_datagram += u64::from(whole);
-            return;
-        };
-        let Some(datagram) = self.slots.datagram(index) else { return };
+        let Some((payload, local, peer)) = received else { return Err(Refused) };
+        let Some(datagram) = self.slots.datagram(index) else { return Ok(()) };
         if datagram.peer.is_some_and(|only| only != peer) {
             self.counters.drop_not_peer += 1;
-            return;
+            return Ok(());
         }
-        let Some(rx) = &mut datagram.rx else { return };
+        let Some(rx) = &mut datagram.rx else { return Ok(()) };
         let header =
             Header { len: payload.len(), peer: Some(peer.into()), local: Some(local.into()) };
         // A breach found here is found again, and told, when the socket is served.
@@ -244,6 +273,7 @@ impl SmoltcpStack {
             self.counters.drop_rx_full += 1;
         }
         self.slots.mark(index);
+        Ok(())
     }
 
     /// Takes a fragment. It is given without a way to answer, so that a packet whose owner is
@@ -271,8 +301,9 @@ impl SmoltcpStack {
         let local = SocketAddr::new(key.local, ports.local);
         let flow = Flow { local, remote: SocketAddr::new(key.remote, ports.remote) };
         match (key.protocol, self.flows.get(&flow)) {
-            (UDP, _) => self.receive_datagram(now, bytes, local, None),
-            (TCP, Some(&index)) => self.feed_connection(now, index, bytes, None),
+            // Of a fragment nothing is expected.
+            (UDP, _) => _ = self.receive_datagram(now, bytes, local, None),
+            (TCP, Some(&index)) => _ = self.feed_connection(now, index, bytes, None),
             _ => self.link.feed(now, bytes, None, None, &mut self.counters),
         }
     }
@@ -290,6 +321,9 @@ impl SmoltcpStack {
         }
     }
 }
+
+/// The library made no datagram of a packet.
+struct Refused;
 
 /// Whether an ARP or neighbour discovery frame asks something, so that it must be answered.
 fn is_request(frame: &[u8]) -> bool {

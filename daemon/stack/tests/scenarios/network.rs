@@ -134,6 +134,44 @@ fn wrong_checksums_are_dropped_and_counted() {
     assert_eq!(pair.counter(End::Left, "drop.rx_checksum"), 1);
 }
 
+/// A SYN and a datagram from the right end to what listens at the left one.
+fn syn_and_datagram() -> [Vec<u8>; 2] {
+    let link = || {
+        PacketBuilder::ethernet2([2, 0, 0, 0, 0, 2], [2, 0, 0, 0, 0, 1]).ipv4(
+            [10, 0, 0, 2],
+            [10, 0, 0, 1],
+            64,
+        )
+    };
+    let mut frames = [Vec::new(), Vec::new()];
+    link().tcp(7, 1000, 1, 1000).syn().write(&mut frames[0], b"").unwrap();
+    link().udp(7, 1000).write(&mut frames[1], b"datagram").unwrap();
+    frames
+}
+
+#[test]
+fn a_checksum_that_the_port_did_not_verify_is_counted_as_what_is_wrong_with_it() {
+    let mut pair = Pair::new("smoltcp", &clean());
+    let quota = Quota::new(256);
+    pair.listen(End::Left, 5, left(1000), 4);
+    let _datagram = pair.bind(End::Left, &quota, 1, left(1000));
+    for (mut frame, at) in syn_and_datagram().into_iter().zip([50, 40]) {
+        frame[at] ^= 0x40;
+        pair.inject(End::Left, &frame);
+    }
+    pair.run(secs(1));
+    assert_eq!(pair.counter(End::Left, "drop.rx_checksum"), 2);
+    assert_eq!(pair.counter(End::Left, "drop.tcp_bad_syn"), 0);
+    assert_eq!(pair.counter(End::Left, "drop.udp_malformed"), 0);
+    // Right, they arrive.
+    for frame in syn_and_datagram() {
+        pair.inject(End::Left, &frame);
+    }
+    pair.run(secs(1));
+    assert_eq!(pair.counter(End::Left, "drop.rx_checksum"), 2);
+    assert_eq!(pair.counter(End::Left, "rx.udp_datagrams"), 1);
+}
+
 #[test]
 fn static_neighbours_are_never_asked_for_and_never_replaced() {
     for (ends, theirs) in [(V4, address_v4(2)), (V6, address_v6(2))] {

@@ -1,0 +1,154 @@
+//! Whether the library passed over a packet for its checksum: it does so without a word.
+//!
+//! Called with a packet that came to nothing, so that its cost falls on few. Must never: panic, or
+//! read past what the frame holds.
+#![forbid(unsafe_code)]
+
+use dmm_port::RxChecksum;
+use dmm_port::RxFrame;
+
+/// What is wrong with a TCP or UDP checksum.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Fault {
+    /// It is the sum of the pseudo-header alone: the sender's kernel left the rest to a device that
+    /// this packet never passed, as between two ends of a veth pair.
+    Partial,
+    /// It does not match.
+    Wrong,
+}
+
+const ETHERNET_BYTES: usize = 14;
+const IPV6_BYTES: usize = 40;
+const TCP: u8 = 6;
+const UDP: u8 = 17;
+
+/// The fault of a frame's TCP or UDP checksum, if it has one. Nothing is said of frames that the
+/// port verified, of fragments, and of IPv6 behind extension headers.
+pub(super) fn fault(frame: &RxFrame<'_>) -> Option<Fault> {
+    if frame.checksum == RxChecksum::Good {
+        return None;
+    }
+    let packet = frame.bytes.get(ETHERNET_BYTES..)?;
+    match packet.first()? >> 4 {
+        4 => {
+            let header_len = usize::from(packet[0] & 0x0f) * 4;
+            let total_len = usize::from(be16(packet, 2)?);
+            // RFC 791 section 3.1: "more fragments" and the offset.
+            if be16(packet, 6)? & 0x3fff != 0 {
+                return None;
+            }
+            of_segment(packet.get(12..20)?, *packet.get(9)?, packet.get(header_len..total_len)?)
+        }
+        6 => {
+            let end = IPV6_BYTES + usize::from(be16(packet, 4)?);
+            of_segment(packet.get(8..40)?, *packet.get(6)?, packet.get(IPV6_BYTES..end)?)
+        }
+        _ => None,
+    }
+}
+
+/// `addresses` are source and destination.
+fn of_segment(addresses: &[u8], protocol: u8, segment: &[u8]) -> Option<Fault> {
+    let field = be16(segment, if protocol == TCP { 16 } else { 6 })?;
+    match protocol {
+        TCP => {}
+        // RFC 768: zero says that there is none. RFC 8200 section 8.1: IPv6 needs one.
+        UDP if field == 0 => return (addresses.len() != 8).then_some(Fault::Wrong),
+        UDP => {}
+        _ => return None,
+    }
+    let pseudo = sum(addresses) + u64::from(protocol) + segment.len() as u64;
+    if fold(pseudo + sum(segment)) == 0xffff {
+        return None;
+    }
+    Some(if fold(pseudo) == field { Fault::Partial } else { Fault::Wrong })
+}
+
+/// The 16-bit words of `bytes` added up; an odd byte counts as the high one (RFC 1071 section 1).
+fn sum(bytes: &[u8]) -> u64 {
+    let words = bytes.chunks_exact(2);
+    let odd = words.remainder().first().map_or(0, |&byte| u64::from(byte) << 8);
+    words.map(|word| u64::from(u16::from_be_bytes([word[0], word[1]]))).sum::<u64>() + odd
+}
+
+fn fold(mut sum: u64) -> u16 {
+    while sum > 0xffff {
+        sum = (sum >> 16) + (sum & 0xffff);
+    }
+    sum as u16
+}
+
+fn be16(bytes: &[u8], at: usize) -> Option<u16> {
+    Some(u16::from_be_bytes(*bytes.get(at..)?.first_chunk()?))
+}
+
+#[cfg(test)]
+mod tests {
+    use etherparse::PacketBuilder;
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn of(bytes: &[u8]) -> Option<Fault> {
+        fault(&RxFrame { bytes, checksum: RxChecksum::Unknown, hash: None })
+    }
+
+    /// One frame of each kind, and where its checksum and addresses are.
+    fn frames() -> Vec<(Vec<u8>, usize)> {
+        let link = || PacketBuilder::ethernet2([2; 6], [4; 6]);
+        let (v4, v6) = (([10, 0, 0, 1], [10, 0, 0, 2]), ([0xfd; 16], [0xfe; 16]));
+        let mut frames =
+            vec![(Vec::new(), 50), (Vec::new(), 40), (Vec::new(), 70), (Vec::new(), 60)];
+        link().ipv4(v4.0, v4.1, 64).tcp(1, 2, 3, 4).write(&mut frames[0].0, b"odd").unwrap();
+        link().ipv4(v4.0, v4.1, 64).udp(1, 2).write(&mut frames[1].0, b"odd").unwrap();
+        link().ipv6(v6.0, v6.1, 64).tcp(1, 2, 3, 4).write(&mut frames[2].0, b"odd").unwrap();
+        link().ipv6(v6.0, v6.1, 64).udp(1, 2).write(&mut frames[3].0, b"odd").unwrap();
+        frames
+    }
+
+    #[test]
+    fn right_wrong_and_partial_are_told_apart() {
+        for (mut frame, at) in frames() {
+            assert_eq!(of(&frame), None);
+            let right = [frame[at], frame[at + 1]];
+            // Without the checksum in the segment, the sum of all is the right one's complement;
+            // the pseudo-header's is that less the segment's.
+            frame[at..at + 2].copy_from_slice(&[0, 0]);
+            let segment_at = if frame[12] == 8 { 34 } else { 54 };
+            let whole = u64::from(!u16::from_be_bytes(right));
+            let segment = u64::from(!fold(sum(&frame[segment_at..])));
+            frame[at..at + 2].copy_from_slice(&fold(whole + segment).to_be_bytes());
+            assert_eq!(of(&frame), Some(Fault::Partial));
+            let verified = RxFrame { bytes: &frame, checksum: RxChecksum::Good, hash: None };
+            assert_eq!(fault(&verified), None);
+            frame[at] ^= 0x55;
+            assert_eq!(of(&frame), Some(Fault::Wrong));
+            // A fragment's checksum is of more than the frame holds.
+            if frame[12] == 8 {
+                frame[20] = 0x20;
+                assert_eq!(of(&frame), None);
+            }
+        }
+    }
+
+    #[test]
+    fn udp_without_a_checksum_is_right_over_ipv4_only() {
+        let [_, (mut v4, at4), _, (mut v6, at6)] = <[_; 4]>::try_from(frames()).unwrap();
+        v4[at4..at4 + 2].fill(0);
+        v6[at6..at6 + 2].fill(0);
+        assert_eq!((of(&v4), of(&v6)), (None, Some(Fault::Wrong)));
+    }
+
+    proptest! {
+        #[test]
+        fn noise_does_no_harm(
+            mut bytes in proptest::collection::vec(any::<u8>(), 0..120),
+            version in prop_oneof![Just(0x45u8), Just(0x60), any::<u8>()],
+        ) {
+            if let Some(first) = bytes.get_mut(ETHERNET_BYTES) {
+                *first = version;
+            }
+            of(&bytes);
+        }
+    }
+}
