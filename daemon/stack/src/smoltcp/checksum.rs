@@ -7,7 +7,7 @@
 use dmm_port::RxChecksum;
 use dmm_port::RxFrame;
 
-/// What is wrong with a TCP or UDP checksum.
+/// What is wrong with the checksum of a TCP, UDP or ICMP message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Fault {
     /// It is the sum of the pseudo-header alone: the sender's kernel left the rest to a device that
@@ -19,10 +19,12 @@ pub(super) enum Fault {
 
 const ETHERNET_BYTES: usize = 14;
 const IPV6_BYTES: usize = 40;
+const ICMP: u8 = 1;
 const TCP: u8 = 6;
 const UDP: u8 = 17;
+const ICMPV6: u8 = 58;
 
-/// The fault of a frame's TCP or UDP checksum, if it has one. Nothing is said of frames that the
+/// The fault of a frame's TCP, UDP or ICMP checksum, if it has one. Nothing is said of frames that the
 /// port verified, of fragments, and of IPv6 behind extension headers.
 pub(super) fn fault(frame: &RxFrame<'_>) -> Option<Fault> {
     if frame.checksum == RxChecksum::Good {
@@ -47,15 +49,28 @@ pub(super) fn fault(frame: &RxFrame<'_>) -> Option<Fault> {
     }
 }
 
+/// Whether the checksum of an IPv4 header is right (RFC 791 section 3.1); also of one that is not
+/// all there, which is found elsewhere.
+pub(super) fn of_ipv4_header(frame: &[u8]) -> bool {
+    let packet = frame.get(ETHERNET_BYTES..).unwrap_or_default();
+    let header_len = packet.first().map_or(0, |first| usize::from(first & 0x0f) * 4);
+    packet.get(..header_len).is_none_or(|header| fold(sum(header)) == 0xffff)
+}
+
 /// `addresses` are source and destination.
 fn of_segment(addresses: &[u8], protocol: u8, segment: &[u8]) -> Option<Fault> {
-    let field = be16(segment, if protocol == TCP { 16 } else { 6 })?;
+    let field = match protocol {
+        TCP => be16(segment, 16)?,
+        UDP => be16(segment, 6)?,
+        ICMP | ICMPV6 => be16(segment, 2)?,
+        _ => return None,
+    };
     match protocol {
-        TCP => {}
+        // RFC 792: the message alone.
+        ICMP => return (fold(sum(segment)) != 0xffff).then_some(Fault::Wrong),
         // RFC 768: zero says that there is none. RFC 8200 section 8.1: IPv6 needs one.
         UDP if field == 0 => return (addresses.len() != 8).then_some(Fault::Wrong),
-        UDP => {}
-        _ => return None,
+        _ => {}
     }
     let pseudo = sum(addresses) + u64::from(protocol) + segment.len() as u64;
     if fold(pseudo + sum(segment)) == 0xffff {
@@ -65,13 +80,13 @@ fn of_segment(addresses: &[u8], protocol: u8, segment: &[u8]) -> Option<Fault> {
 }
 
 /// The 16-bit words of `bytes` added up; an odd byte counts as the high one (RFC 1071 section 1).
-fn sum(bytes: &[u8]) -> u64 {
+pub(super) fn sum(bytes: &[u8]) -> u64 {
     let words = bytes.chunks_exact(2);
     let odd = words.remainder().first().map_or(0, |&byte| u64::from(byte) << 8);
     words.map(|word| u64::from(u16::from_be_bytes([word[0], word[1]]))).sum::<u64>() + odd
 }
 
-fn fold(mut sum: u64) -> u16 {
+pub(super) fn fold(mut sum: u64) -> u16 {
     while sum > 0xffff {
         sum = (sum >> 16) + (sum & 0xffff);
     }

@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use ::smoltcp::iface::{SocketHandle, SocketSet};
 use ::smoltcp::socket::tcp;
+use ::smoltcp::wire::TcpSeqNumber;
 use dmm_port::Instant;
 use dmm_port::flow::Flow;
 use dmm_proto::Breach;
@@ -19,7 +20,7 @@ use dmm_proto::fifo::{RxFifo, TxFifo};
 
 use super::link::Socket;
 use super::options::Options;
-use super::sequence::Sequence;
+use super::sequence::{CHALLENGE_EVERY, Sequence, Verdict};
 use super::slots::SlotIndex;
 use crate::room::Room;
 use crate::{Fifos, SocketId, SocketReport};
@@ -27,6 +28,10 @@ use crate::{Fifos, SocketId, SocketReport};
 /// How long a handshake that the peer began may take: three retransmissions of our SYN at 1, 2 and
 /// 4 seconds, and as long again.
 const HALF_OPEN_LIFE: Duration = Duration::from_secs(15);
+
+/// How long a handshake may take that the peer began when others wait for its place: longer than
+/// nearly every round trip (RFC 6298 section 2.1 begins with 1 s).
+const HALF_OPEN_FAIR: Duration = Duration::from_secs(1);
 
 /// How long a neighbour may not answer before a connection attempt fails (RFC 4861 section 10:
 /// three solicitations, one a second).
@@ -108,9 +113,18 @@ pub(super) struct Connection {
     heard_at: Instant,
     /// Since when something waits for the peer's acknowledgement.
     busy_since: Option<Instant>,
+    /// When the peer was last asked whether it meant to end the connection.
+    challenged_at: Option<Instant>,
     /// The last sign that an orphan gets on, and what it looked like then.
     progress_at: Instant,
     progress: (u64, tcp::State),
+}
+
+/// What a connection has received in order at a moment.
+pub(super) struct Intake {
+    pub(super) state: tcp::State,
+    queued: usize,
+    next: Option<TcpSeqNumber>,
 }
 
 /// What moving bytes brought about.
@@ -157,6 +171,7 @@ impl Connection {
             round_trip: Duration::ZERO,
             heard_at: now,
             busy_since: None,
+            challenged_at: None,
             progress_at: now,
             progress: (0, tcp::State::Closed),
         }
@@ -186,7 +201,50 @@ impl Connection {
         (self.sockets, self.handle)
     }
 
-    /// Something came from the peer. Returns whether the library is to be shown it again, see
+    /// Whether its handshake has taken longer than most do.
+    pub(super) fn is_late(&self, now: Instant) -> bool {
+        self.phase == Phase::Opening && now.since(self.opened_at) >= HALF_OPEN_FAIR
+    }
+
+    /// What is to become of a segment for it.
+    pub(super) fn judge(&self, frame: &[u8]) -> Verdict {
+        self.sequence.judge(frame, self.state())
+    }
+
+    /// Whether a segment's numbers are such as the peer would use.
+    pub(super) fn is_plausible(&self, frame: &[u8]) -> bool {
+        self.sequence.is_plausible(frame)
+    }
+
+    /// What is to be said to a peer that may want to end the connection, if it was not just said.
+    pub(super) fn challenge(&mut self, now: Instant) -> Option<(TcpSeqNumber, TcpSeqNumber, u16)> {
+        if self.challenged_at.is_some_and(|at| now.since(at) < CHALLENGE_EVERY) {
+            return None;
+        }
+        let numbers = self.sequence.acknowledgement()?;
+        self.challenged_at = Some(now);
+        Some(numbers)
+    }
+
+    /// What it has received in order, to be compared by [`Connection::received`].
+    pub(super) fn intake(&self) -> Intake {
+        let state = self.state();
+        Intake { state, queued: self.socket().recv_queue(), next: self.sequence.next() }
+    }
+
+    /// Notes what the library took since `before`. Returns whether it took anything: a segment
+    /// that changed nothing is a duplicate, early, or damaged.
+    pub(super) fn received(&mut self, before: &Intake) -> bool {
+        let (state, queued) = (self.state(), self.socket().recv_queue());
+        // The peer's FIN takes a number of its own, and these are the states that it leads to.
+        let ended = [tcp::State::CloseWait, tcp::State::Closing, tcp::State::TimeWait];
+        let fin = ended.contains(&state) && !ended.contains(&before.state);
+        let len = queued.saturating_sub(before.queued);
+        self.sequence.accepted(before.next, len + usize::from(fin));
+        state != before.state || len > 0
+    }
+
+    /// The peer said something. Returns whether the library is to be shown it again, see
     /// [`Sequence::received`].
     pub(super) fn heard(&mut self, now: Instant, frame: &[u8]) -> bool {
         if self.phase == Phase::Opening {

@@ -42,6 +42,8 @@ counters! {
     refused = "tcp.refused",
     /// Acknowledgements that showed a further loss (RFC 6582).
     recoveries = "tcp.partial_acknowledgements",
+    /// Challenges sent to peers that may have wanted to end a connection (RFC 5961).
+    challenges = "tcp.challenges",
     /// Segments sent again because an acknowledgement stayed out.
     probes = "tcp.loss_probes",
     /// Frames whose checksums the port found wrong, or TCP and UDP packets that came to nothing and
@@ -52,16 +54,28 @@ counters! {
     drop_checksum_partial = "drop.rx_checksum_partial",
     /// IP packets with inconsistent headers, or with fewer bytes than their headers announce.
     drop_malformed = "drop.ip_malformed",
-    /// TCP segments and fragments of them for addresses that are not ours.
+    /// Frames for other Ethernet addresses, which a port shows that accepts all.
+    drop_other_mac = "drop.other_mac",
+    /// Frames with a VLAN tag, which this kind does not know.
+    drop_vlan = "drop.vlan",
+    /// Frames of unknown protocols, or too short to tell.
+    drop_unknown = "drop.unknown_protocol",
+    /// IP packets for addresses that are not ours.
     drop_not_ours = "drop.not_ours",
     /// TCP segments for which there is no connection; most are answered with a reset.
     drop_no_connection = "drop.tcp_no_connection",
+    /// Resets and SYNs on a connection that did not prove to be the peer's (RFC 5961).
+    drop_challenged = "drop.tcp_challenged",
+    /// Segments with numbers that the peer would not use.
+    drop_implausible = "drop.tcp_implausible",
     /// SYNs for a listener whose backlog is full.
     drop_backlog = "drop.tcp_backlog_full",
     /// SYNs for which there is no socket left.
     drop_sockets = "drop.tcp_sockets_max",
     /// SYNs that made no connection: flags that do not belong together, or a broken header.
     drop_bad_syn = "drop.tcp_bad_syn",
+    /// Half-open connections that made way for newer ones in a full backlog.
+    drop_half_open_evicted = "drop.tcp_half_open_evicted",
     /// Half-open connections that were not completed in time.
     drop_half_open = "drop.tcp_half_open_expired",
     /// UDP datagrams for a port that nobody is bound to.

@@ -19,6 +19,7 @@
 //! ICMP errors.
 #![forbid(unsafe_code)]
 
+mod challenge;
 mod checksum;
 mod connection;
 mod counters;
@@ -71,6 +72,7 @@ const TRIMMED_PER_CALL: usize = 1024;
 
 /// A stack on the smoltcp library.
 pub(crate) struct SmoltcpStack {
+    mac: [u8; 6],
     link: Link,
     net: Net,
     neighbours: Neighbours,
@@ -101,6 +103,7 @@ impl SmoltcpStack {
         let mut link = Link::new(config);
         net.configure(link.iface());
         Ok(Self {
+            mac: config.mac,
             link,
             neighbours: Neighbours::new(config, &net),
             net,

@@ -4,7 +4,7 @@
 //! Called for each received segment and each new connection. Must never: change after it was made.
 #![forbid(unsafe_code)]
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 
 use ::smoltcp::config::{IFACE_MAX_ADDR_COUNT, IFACE_MAX_ROUTE_COUNT, IFACE_NEIGHBOR_CACHE_COUNT};
 use ::smoltcp::iface::{Interface, Route as LibraryRoute};
@@ -77,6 +77,23 @@ impl Net {
     /// Whether `address` is one of the stack's own.
     pub(super) fn is_own(&self, address: IpAddr) -> bool {
         self.addresses.iter().any(|prefix| prefix.address == address)
+    }
+
+    /// Whether packets to `address` are for this host: its own addresses, groups, and broadcasts of
+    /// its subnets (RFC 1122 section 3.3.6).
+    pub(super) fn takes(&self, address: IpAddr) -> bool {
+        let subnet_broadcast = |prefix: &Prefix| match (prefix.address, address) {
+            (IpAddr::V4(own), IpAddr::V4(to)) if prefix.len < 31 => {
+                let hosts = u32::MAX.checked_shr(prefix.len.into()).unwrap_or(0);
+                to.to_bits() == own.to_bits() | hosts
+            }
+            _ => false,
+        };
+        let broadcast = IpAddr::V4(Ipv4Addr::BROADCAST);
+        self.is_own(address)
+            || address.is_multicast()
+            || address == broadcast
+            || self.addresses.iter().any(subnet_broadcast)
     }
 
     /// An own address of the same family as `other`.

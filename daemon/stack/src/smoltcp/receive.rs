@@ -10,7 +10,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use ::smoltcp::socket::tcp;
 use ::smoltcp::wire::{
     EthernetFrame, EthernetProtocol, IpListenEndpoint, IpProtocol, Ipv4Packet, Ipv6Packet,
-    TcpPacket,
+    TcpPacket, TcpSeqNumber,
 };
 use dmm_port::flow::{self, Flow, FragmentKey, Ports, Traffic};
 use dmm_port::{Instant, RxChecksum, RxFrame, TxBurst};
@@ -18,9 +18,10 @@ use dmm_proto::fifo::datagram::Header;
 use nix::errno::Errno;
 
 use super::SmoltcpStack;
+use super::challenge;
 use super::checksum::{self, Fault};
 use super::connection::{Connection, Owner, Phase};
-use super::sequence::REPETITIONS;
+use super::sequence::{REPETITIONS, Verdict};
 use super::slots::{Slot, SlotIndex};
 use crate::Event;
 
@@ -38,7 +39,11 @@ impl SmoltcpStack {
             return;
         }
         let bytes = frame.bytes;
-        match flow::parse(bytes) {
+        let traffic = flow::parse(bytes);
+        if !self.admits(frame, traffic) {
+            return;
+        }
+        match traffic {
             Traffic::Tcp(flow) => self.receive_segment(now, frame, flow, tx),
             Traffic::Udp(flow) => {
                 if self.receive_datagram(now, bytes, flow.local, Some(tx)).is_err()
@@ -53,11 +58,47 @@ impl SmoltcpStack {
             Traffic::Arp { .. } | Traffic::Ndp { .. } => self.receive_neighbour(now, bytes, tx),
             Traffic::IcmpError { .. } => self.counters.drop_icmp_error += 1,
             Traffic::Malformed => self.counters.drop_malformed += 1,
-            Traffic::IcmpEchoRequest | Traffic::IcmpEchoReply | Traffic::Other => {
+            Traffic::IcmpEchoRequest | Traffic::IcmpEchoReply => {
+                self.link.feed(now, bytes, Some(tx), None, &mut self.counters);
+            }
+            Traffic::Other => {
+                // The library answers IP packets of unknown protocols (RFC 1122 section 3.2.2.1).
+                self.counters.drop_unknown += 1;
                 self.link.feed(now, bytes, Some(tx), None, &mut self.counters);
             }
         }
         self.link.flush_fragments(now, tx, &mut self.counters);
+    }
+
+    /// Whether a frame is for this stack and sound below TCP and UDP, which the library would check
+    /// without a word. Counts it if not.
+    fn admits(&mut self, frame: &RxFrame<'_>, traffic: Traffic) -> bool {
+        let bytes = frame.bytes;
+        let counters = &mut self.counters;
+        // The port accepts all addresses. Of group addresses the lowest bit of the first byte is 1.
+        let to_us = bytes.first_chunk().is_some_and(|&to: &[u8; 6]| to == self.mac);
+        let to_group = bytes.first().is_some_and(|first| first & 1 != 0);
+        let sound = match bytes.get(12..14) {
+            _ if !to_us && !to_group => &mut counters.drop_other_mac,
+            None => &mut counters.drop_unknown,
+            // IEEE 802.1Q tags: this kind has none.
+            Some([0x81, 0x00] | [0x88, 0xa8]) => &mut counters.drop_vlan,
+            Some([0x08, 0x00]) if !checksum::of_ipv4_header(bytes) => &mut counters.drop_checksum,
+            Some([0x08, 0x00] | [0x86, 0xdd])
+                if destination(bytes).is_some_and(|to| !self.net.takes(to)) =>
+            {
+                &mut counters.drop_not_ours
+            }
+            Some(_) => {
+                let icmp = matches!(
+                    traffic,
+                    Traffic::Ndp { .. } | Traffic::IcmpEchoRequest | Traffic::IcmpEchoReply
+                );
+                return !(icmp && self.count_checksum_fault(frame));
+            }
+        };
+        *sound += 1;
+        false
     }
 
     /// Counts a packet that came to nothing if its checksum is to blame. Returns whether it is.
@@ -78,12 +119,24 @@ impl SmoltcpStack {
         tx: &mut TxBurst<'_>,
     ) {
         let bytes = frame.bytes;
+        let known = self.flows.get(&flow).copied();
+        let verdict = known.and_then(|index| self.slots.connection(index)).map(|connection| {
+            let verdict = connection.judge(bytes);
+            let challenge = (verdict == Verdict::Challenge).then(|| connection.challenge(now));
+            (verdict, challenge.flatten())
+        });
+        if let (Some(index), Some((Verdict::Reopen, _))) = (known, verdict)
+            && self.listener_for(flow.local).is_some()
+        {
+            self.remove(index);
+        }
         if !self.net.is_own(flow.local.ip()) {
+            // RFC 1122 section 4.2.3.10: TCP has no groups.
             self.counters.drop_not_ours += 1;
+        } else if let Some((Verdict::Challenge, numbers)) = verdict {
+            self.challenge(frame, numbers, tx);
         } else if let Some(&index) = self.flows.get(&flow) {
-            if !self.feed_connection(now, index, bytes, Some(tx)) {
-                self.count_checksum_fault(frame);
-            }
+            self.feed_connection(now, index, frame, Some(tx));
         } else if let Some(listener) = self.listener_for(flow.local)
             && is_first_syn(bytes)
         {
@@ -95,34 +148,65 @@ impl SmoltcpStack {
         }
     }
 
-    /// Gives a connection a segment. Returns whether that changed its state or brought data in
-    /// order: a segment that did neither may be a duplicate, early, or damaged.
+    /// Asks the peer whether it meant to end a connection (RFC 5961 sections 3 and 4).
+    fn challenge(
+        &mut self,
+        frame: &RxFrame<'_>,
+        numbers: Option<(TcpSeqNumber, TcpSeqNumber, u16)>,
+        tx: &mut TxBurst<'_>,
+    ) {
+        if self.count_checksum_fault(frame) {
+            return;
+        }
+        self.counters.drop_challenged += 1;
+        let mut answer = [0; challenge::BYTES_MAX];
+        let len = numbers.and_then(|numbers| challenge::write(frame.bytes, numbers, &mut answer));
+        let Some(len) = len else { return };
+        match tx.next(len) {
+            Some(slot) => {
+                slot.copy_from_slice(&answer[..len]);
+                self.counters.challenges += 1;
+                self.counters.tx_frames += 1;
+            }
+            None => self.counters.drop_tx_full += 1,
+        }
+    }
+
+    /// Gives a connection a segment.
     fn feed_connection(
         &mut self,
         now: Instant,
         index: SlotIndex,
-        bytes: &[u8],
+        frame: &RxFrame<'_>,
         tx: Option<&mut TxBurst<'_>>,
-    ) -> bool {
-        let Some(connection) = self.slots.connection(index) else { return false };
+    ) {
+        let bytes = frame.bytes;
+        let Some(connection) = self.slots.connection(index) else { return };
         self.counters.rx_segments += 1;
-        let before = connection.state();
-        let queued_before = connection.tcp().recv_queue();
-        let again = connection.heard(now, bytes);
+        let before = connection.intake();
+        let plausible = connection.is_plausible(bytes);
         self.link.feed(now, bytes, tx, Some(connection.turn()), &mut self.counters);
-        if again {
+        let Some(connection) = self.slots.connection(index) else { return };
+        let took = connection.received(&before);
+        let after = connection.state();
+        if !took && self.count_checksum_fault(frame) {
+            return;
+        }
+        // What is nobody's words but a guess is no sign of life.
+        let Some(connection) = self.slots.connection(index) else { return };
+        if plausible && connection.heard(now, bytes) {
             self.counters.recoveries += 1;
             for _ in 0..REPETITIONS {
                 self.link.feed(now, bytes, None, Some(connection.turn()), &mut self.counters);
             }
         }
-        let after = connection.state();
-        let queued = connection.tcp().recv_queue();
-        if before != after {
-            self.state_changed(now, index, before, after);
+        if !plausible && !took {
+            self.counters.drop_implausible += 1;
+        }
+        if before.state != after {
+            self.state_changed(now, index, before.state, after);
         }
         self.slots.mark(index);
-        before != after || queued != queued_before
     }
 
     /// What a segment that was just received means for the life of a connection.
@@ -207,9 +291,17 @@ impl SmoltcpStack {
     ) {
         let Some(listener) = self.slots.listener(index) else { return };
         if !listener.has_room() {
-            self.counters.drop_backlog += 1;
-            return;
+            // A handshake that had its time may be nobody's, and makes way.
+            let oldest = listener.half_open.first().copied();
+            let mut is_late = |index| self.slots.connection(index).is_some_and(|c| c.is_late(now));
+            let Some(oldest) = oldest.filter(|&index| is_late(index)) else {
+                self.counters.drop_backlog += 1;
+                return;
+            };
+            self.counters.drop_half_open_evicted += 1;
+            self.discard(oldest);
         }
+        let Some(listener) = self.slots.listener(index) else { return };
         let options = listener.options;
         if !self.slots.has_room() {
             self.counters.drop_sockets += 1;
@@ -303,7 +395,10 @@ impl SmoltcpStack {
         match (key.protocol, self.flows.get(&flow)) {
             // Of a fragment nothing is expected.
             (UDP, _) => _ = self.receive_datagram(now, bytes, local, None),
-            (TCP, Some(&index)) => _ = self.feed_connection(now, index, bytes, None),
+            (TCP, Some(&index)) => {
+                let piece = RxFrame { bytes, checksum: RxChecksum::Good, hash: None };
+                self.feed_connection(now, index, &piece, None);
+            }
             _ => self.link.feed(now, bytes, None, None, &mut self.counters),
         }
     }
@@ -319,6 +414,15 @@ impl SmoltcpStack {
         for index in std::mem::take(&mut self.waiting) {
             self.slots.mark(index);
         }
+    }
+}
+
+/// Where an IP packet goes, if its header says.
+fn destination(frame: &[u8]) -> Option<IpAddr> {
+    match frame.get(12..14)? {
+        [0x08, 0x00] => Some(IpAddr::from(*frame.get(30..)?.first_chunk::<4>()?)),
+        [0x86, 0xdd] => Some(IpAddr::from(*frame.get(38..)?.first_chunk::<16>()?)),
+        _ => None,
     }
 }
 

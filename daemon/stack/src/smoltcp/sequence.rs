@@ -1,7 +1,7 @@
 //! What the library forgets about a connection's segments, remembered.
 //!
-//! Owns: for each connection, how far it has ever sent (SND.MAX), and the state of its loss
-//! recovery. Called for each segment in and out. Must never: touch a segment that carries data or
+//! Owns: for each connection, how far it has ever sent (SND.MAX), what it expects next (RCV.NXT),
+//! and the state of its loss recovery. Called for each segment in and out. Must never: touch a segment that carries data or
 //! flags of its own, or show the library anything that the peer did not say.
 //!
 //! *Acknowledgements put right.* After a retransmission timeout the library forgets how far it had
@@ -16,10 +16,17 @@
 //! retransmits the next segment when an acknowledgement shows that more is missing; and RFC 8985
 //! section 7 probes when an acknowledgement stays out. In both cases the library is shown the
 //! latest acknowledgement as if it had been repeated, which is what makes it retransmit.
+//!
+//! *Words that end a connection.* The library takes any reset within the window, and says nothing
+//! to a SYN on a connection that exists. RFC 5961 sections 3 and 4 ask the peer whether it meant
+//! it, by a challenge: an acknowledgement of what was received; a peer that did answers with a
+//! reset of the very number expected. RFC 9293 section 3.10.7.4 lets a SYN beyond the old numbers
+//! take the place of a connection in TIME-WAIT.
 #![forbid(unsafe_code)]
 
 use std::time::Duration;
 
+use ::smoltcp::socket::tcp::State;
 use ::smoltcp::wire::TcpSeqNumber;
 use dmm_port::Instant;
 
@@ -40,6 +47,24 @@ const PROBE_AFTER: Duration = Duration::from_millis(200);
 /// The longest acknowledgement that is kept: Ethernet, IPv6 and the longest TCP header.
 const FRAME_MAX: usize = ETHERNET_HEADER_BYTES + 40 + 60;
 
+/// How far from what is expected a segment's numbers may be and still be the peer's: the largest
+/// window without scaling, thrice over for what is sent again. Others are somebody's guesses.
+const PLAUSIBLE: usize = 3 << 16;
+
+/// How long after a challenge none is sent (Linux's `tcp_invalid_ratelimit`).
+pub(super) const CHALLENGE_EVERY: Duration = Duration::from_millis(500);
+
+/// What is to become of a segment of a connection that exists.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Verdict {
+    /// The library gets it.
+    Pass,
+    /// It would end the connection, and whether the peer means that is asked first.
+    Challenge,
+    /// It begins a new connection in the place of this one.
+    Reopen,
+}
+
 /// What is remembered of a connection's segments.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Sequence {
@@ -56,9 +81,64 @@ pub(super) struct Sequence {
     latest: Vec<u8>,
     /// That was shown again because no other came.
     probed: bool,
+    /// The number that the peer's next byte has.
+    next: Option<TcpSeqNumber>,
+    /// The window as last announced, not scaled.
+    window: u16,
 }
 
 impl Sequence {
+    /// What is to become of a segment of the peer in `state`.
+    pub(super) fn judge(&self, frame: &[u8], state: State) -> Verdict {
+        let (Some(segment), Some(next)) = (Segment::find(frame), self.next) else {
+            return Verdict::Pass;
+        };
+        let reset = segment.flags & RST != 0;
+        match state {
+            State::Closed | State::Listen | State::SynSent => Verdict::Pass,
+            _ if reset && segment.number == next => Verdict::Pass,
+            _ if reset => Verdict::Challenge,
+            // Our answer to the peer's first one was lost.
+            State::SynReceived => Verdict::Pass,
+            State::TimeWait if segment.flags & (SYN | ACK) == SYN && segment.number > next => {
+                Verdict::Reopen
+            }
+            _ if segment.flags & SYN != 0 => Verdict::Challenge,
+            _ => Verdict::Pass,
+        }
+    }
+
+    /// Whether a segment's numbers are such as the peer would use (RFC 9293 section 3.10.7.4; RFC
+    /// 5961 section 5), so that it shows that the peer is there.
+    pub(super) fn is_plausible(&self, frame: &[u8]) -> bool {
+        let (Some(segment), Some(next)) = (Segment::find(frame), self.next) else { return true };
+        let near = |a: TcpSeqNumber, b: TcpSeqNumber, far: usize| a < b + far && b < a + far;
+        let window = usize::from(self.window).max(PLAUSIBLE) << 8;
+        near(segment.number, next, window)
+            && self.highest.is_none_or(|highest| segment.acknowledged <= highest)
+            && self.acknowledged.is_none_or(|before| near(segment.acknowledged, before, window))
+    }
+
+    /// What the peer is expected to send next.
+    pub(super) const fn next(&self) -> Option<TcpSeqNumber> {
+        self.next
+    }
+
+    /// `len` bytes came in order after `before`, which was [`Sequence::next`] then.
+    pub(super) fn accepted(&mut self, before: Option<TcpSeqNumber>, len: usize) {
+        let reached = before.map(|before| before + len);
+        if let (Some(reached), Some(next)) = (reached, self.next)
+            && reached > next
+        {
+            self.next = Some(reached);
+        }
+    }
+
+    /// Number, acknowledgement and window of a segment that says only what was received.
+    pub(super) fn acknowledgement(&self) -> Option<(TcpSeqNumber, TcpSeqNumber, u16)> {
+        Some((self.highest?, self.next?, self.window))
+    }
+
     /// Looks at a segment of the peer. Returns whether the library is to be shown it
     /// [`REPETITIONS`] times more.
     pub(super) fn received(&mut self, frame: &[u8]) -> bool {
@@ -111,6 +191,12 @@ impl Sequence {
     /// Looks at a segment of ours, and corrects it if need be.
     pub(super) fn sending(&mut self, frame: &mut [u8]) {
         let Some(segment) = Segment::find(frame) else { return };
+        if segment.flags & (ACK | RST) == ACK {
+            self.window = segment.window;
+            if self.next.is_none_or(|next| segment.acknowledged > next) {
+                self.next = Some(segment.acknowledged);
+            }
+        }
         let own = segment.payload + usize::from(segment.flags & (SYN | FIN) != 0);
         let end = segment.number + own;
         // After a timeout everything is sent again: there is nothing left to recover.

@@ -3,6 +3,7 @@
 
 mod backlog;
 mod ending;
+mod forged;
 mod hostile;
 mod memory;
 mod network;
