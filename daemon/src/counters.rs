@@ -21,7 +21,7 @@ impl Counter {
 }
 
 macro_rules! counters {
-    ($(#[$doc:meta])* $name:ident { $($(#[$field_doc:meta])* $field:ident,)* }) => {
+    ($(#[$doc:meta])* $name:ident { $($(#[$field_doc:meta])* $field:ident = $shown:literal,)* }) => {
         $(#[$doc])*
         #[derive(Default)]
         pub struct $name { $($(#[$field_doc])* pub $field: Counter,)* }
@@ -29,7 +29,7 @@ macro_rules! counters {
         impl $name {
             /// Shows each counter under its name.
             pub fn show(&self, show: &mut dyn FnMut(&'static str, u64)) {
-                $(show(stringify!($field), self.$field.get());)*
+                $(show($shown, self.$field.get());)*
             }
         }
     };
@@ -39,13 +39,13 @@ counters! {
     /// What a worker counts.
     WorkerCounters {
         /// Turns of the loop.
-        turns,
+        turns = "turns",
         /// Turns that found work.
-        busy_turns,
+        busy_turns = "busy_turns",
         /// Times it slept.
-        sleeps,
+        sleeps = "sleeps",
         /// Times something other than a timer ended a sleep.
-        wakeups,
+        wakeups = "wakeups",
     }
 }
 
@@ -53,36 +53,36 @@ counters! {
     /// What an instance counts, beside its stack's own.
     InstanceCounters {
         /// Frames received from the port.
-        rx_frames,
+        rx_frames = "rx.frames",
         /// Bytes received from the port.
-        rx_bytes,
+        rx_bytes = "rx.bytes",
         /// Frames written for the port.
-        tx_frames,
+        tx_frames = "tx.frames",
         /// Bytes written for the port.
-        tx_bytes,
+        tx_bytes = "tx.bytes",
         /// Frames handed to another shard.
-        shard_out,
+        shard_out = "shard.frames_out",
         /// Frames got from another shard.
-        shard_in,
+        shard_in = "shard.frames_in",
         /// Frames dropped because another shard's inbox was full.
-        drop_shard_full,
+        drop_shard_full = "drop.shard_full",
         /// Fragments dropped because too many waited for their first piece.
-        drop_fragment_overflow,
+        drop_fragment_overflow = "drop.fragment_overflow",
         /// Fragments dropped because their first piece never came.
-        drop_fragment_timeout,
+        drop_fragment_timeout = "drop.fragment_timeout",
         /// Operations taken from clients.
-        operations,
+        operations = "client.operations",
         /// Completions given to clients.
-        completions,
+        completions = "client.completions",
         /// Completions that waited because a client's ring was full.
-        completions_deferred,
+        completions_deferred = "client.completions_deferred",
         /// Doorbells rung.
-        doorbells,
+        doorbells = "client.doorbells",
         /// Sockets opened: listeners, connections either way, UDP sockets.
-        sockets_opened,
+        sockets_opened = "sockets.opened",
         /// Sockets that a client's death or breach closed.
-        sockets_reclaimed,
+        sockets_reclaimed = "sockets.reclaimed",
         /// Sockets refused because the instance has all that it may have.
-        sockets_refused,
+        sockets_refused = "sockets.refused",
     }
 }

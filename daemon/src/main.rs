@@ -5,14 +5,12 @@ use std::io::IsTerminal;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use anyhow::Context;
-use clap::Parser;
-use dmm_admin::config::Config;
+use clap::error::ErrorKind;
+use clap::{CommandFactory, Parser};
+use dmm_admin::config::Origin;
+use dmm_admin::{CONFIG_ENV, SOCKET_ENV, in_one_line};
 use dmmd::control::{self, Options};
 use tracing_subscriber::EnvFilter;
-
-/// Where the configuration is looked for when no option names one.
-const CONFIG_PATH: &str = "/etc/dmm/dmmd.json";
 
 /// The DMM daemon: owns ports through DPDK, runs stacks on pinned cores, serves clients.
 #[derive(Parser)]
@@ -20,17 +18,20 @@ const CONFIG_PATH: &str = "/etc/dmm/dmmd.json";
 struct Arguments {
     /// The configuration file. Without one, and without /etc/dmm/dmmd.json, an embedded default is
     /// used: a TAP device dmm0 and one stack at 10.111.0.2.
-    #[arg(long, env = "DMM_CONFIG")]
+    #[arg(long, env = CONFIG_ENV)]
     config: Option<PathBuf>,
     /// The socket that clients and operators connect to, in place of the configuration's.
-    #[arg(long, env = "DMM_SOCKET")]
+    #[arg(long, env = SOCKET_ENV)]
     socket: Option<PathBuf>,
     /// DPDK's file prefix, if files in its run-time folder are wanted; else it stays in memory.
     #[arg(long, env = "DMM_FILE_PREFIX")]
     file_prefix: Option<String>,
-    /// Check the configuration, and end.
+    /// Check the configuration as the start would, and end.
     #[arg(long)]
     check: bool,
+    /// Taken only to say what to write instead.
+    #[arg(hide = true)]
+    stray: Option<PathBuf>,
 }
 
 fn main() -> ExitCode {
@@ -40,23 +41,29 @@ fn main() -> ExitCode {
         .with_ansi(std::io::stderr().is_terminal())
         .with_writer(std::io::stderr)
         .init();
-    match run(Arguments::parse()) {
+    let arguments = Arguments::parse();
+    if let Some(stray) = &arguments.stray {
+        let path = stray.display();
+        let message = format!(
+            "unexpected argument '{path}': to name the configuration write '--config {path}'"
+        );
+        Arguments::command().error(ErrorKind::UnknownArgument, message).exit();
+    }
+    match run(arguments) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("dmmd: {error:#}");
+            eprintln!("dmmd: {}", in_one_line(error.as_ref()));
             ExitCode::FAILURE
         }
     }
 }
 
 fn run(arguments: Arguments) -> anyhow::Result<()> {
-    let config = match arguments.config {
-        Some(path) => Config::load(&path)?,
-        None if PathBuf::from(CONFIG_PATH).exists() => Config::load(CONFIG_PATH.as_ref())?,
-        None => Config::embedded(),
-    };
-    config.validate().context("the configuration is wrong")?;
+    let origin = Origin::choose(arguments.config);
+    let config = origin.load()?;
     if arguments.check {
+        println!("{origin} is fine");
+        config.warnings().iter().for_each(|warning| println!("warning: {warning}"));
         return Ok(());
     }
     let options = Options { socket: arguments.socket, file_prefix: arguments.file_prefix };

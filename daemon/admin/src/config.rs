@@ -16,6 +16,7 @@ mod cores;
 mod device;
 mod error;
 pub mod limits;
+mod origin;
 mod port;
 mod stack;
 #[cfg(test)]
@@ -23,20 +24,26 @@ mod tests;
 mod values;
 mod workers;
 
+use std::fmt;
 use std::fs::File;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use schemars::JsonSchema;
-use serde::{Deserialize, Serialize};
+use serde::de::value::MapAccessDeserializer;
+use serde::de::{MapAccess, Visitor};
+use serde::{Deserialize, Deserializer, Serialize};
 
 pub use cidr::Cidr;
-pub use clients::{ClientsConfig, Principal};
+pub use clients::{ClientsConfig, Principal, Warning};
 pub use cores::{Cores, format_core_list, parse_core_list};
 pub use device::Device;
 pub use error::ConfigError;
+pub use origin::Origin;
 pub use port::{PortConfig, WireConfig};
-pub use stack::{Congestion, Gateways, Kind, Neighbour, Route, StackConfig, TcpConfig, UdpConfig};
+pub use stack::{
+    Congestion, Gateways, KERNEL, Kind, Neighbour, Route, StackConfig, TcpConfig, UdpConfig,
+};
 pub use values::{FileMode, Mac, Name, Probability, ValueError};
 pub use workers::{Hugepages, Idle, MemoryConfig, WorkersConfig};
 
@@ -80,7 +87,7 @@ impl Config {
     /// [`Config::parse`] or [`Config::validate`]; the message names the file.
     pub fn load(path: &Path) -> Result<Self, ConfigError> {
         let in_file = |e: ConfigError| e.in_file(path);
-        let unreadable = |source| ConfigError::Read { path: path.to_owned(), source };
+        let unreadable = |error| ConfigError::Read { path: path.to_owned(), error };
         let mut text = String::new();
         File::open(path)
             .map_err(unreadable)?
@@ -102,7 +109,7 @@ impl Config {
             return Err(ConfigError::TooLong { bytes: text.len() });
         }
         let mut reader = serde_json::Deserializer::from_str(text);
-        let config: Self = serde_path_to_error::deserialize(&mut reader)
+        let Root(config) = serde_path_to_error::deserialize(&mut reader)
             .map_err(|e| ConfigError::in_text(e.path().to_string(), e.inner(), text))?;
         reader.end().map_err(|e| ConfigError::in_text(String::new(), &e, text))?;
         check::fits_together(&config)?;
@@ -119,8 +126,8 @@ impl Config {
         Self::parse(EMBEDDED_JSON).expect("the embedded configuration is valid")
     }
 
-    /// Checks that the parts fit each other and this machine: the cores exist, and this process may
-    /// run on them.
+    /// Checks that the parts fit each other and this machine: the cores exist and this process may
+    /// run on them, and the names of users and groups are known.
     ///
     /// # Errors
     /// With the key of the first value that does not fit.
@@ -135,6 +142,25 @@ impl Config {
     pub fn validate_on(&self, cores: &Cores) -> Result<(), ConfigError> {
         check::fits_together(self)?;
         check::fits_machine(self, cores)
+    }
+
+    /// What is allowed and yet cannot be meant.
+    #[must_use]
+    pub fn warnings(&self) -> Vec<Warning> {
+        self.clients.warning().into_iter().collect()
+    }
+
+    /// MiB of packet memory that the daemon takes at its start for all ports together; 0 if no port
+    /// is DPDK's. Wires keep their frames in ordinary memory.
+    #[must_use]
+    pub fn packet_memory_mb(&self) -> u32 {
+        let devices = self.ports.iter().filter(|port| port.device.wire().is_none()).count();
+        if devices == 0 {
+            return 0;
+        }
+        // Twice what the pools take: drivers need rings and buffers of their own.
+        let twice = u32::try_from(2 * devices).unwrap_or(u32::MAX);
+        twice.saturating_mul(self.memory.mempool_mb).max(limits::PACKET_MEMORY_MB_MIN)
     }
 
     /// The JSON Schema of the configuration.
@@ -163,4 +189,27 @@ impl Config {
 
 fn default_socket() -> PathBuf {
     crate::DEFAULT_SOCKET.into()
+}
+
+/// A configuration out of an object only: what serde derives would take a list as well.
+struct Root(Config);
+
+impl<'de> Deserialize<'de> for Root {
+    fn deserialize<D: Deserializer<'de>>(input: D) -> Result<Self, D::Error> {
+        struct Object;
+
+        impl<'de> Visitor<'de> for Object {
+            type Value = Config;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an object")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Config, A::Error> {
+                Config::deserialize(MapAccessDeserializer::new(map))
+            }
+        }
+
+        input.deserialize_map(Object).map(Self)
+    }
 }

@@ -10,13 +10,18 @@
 
 pub mod config;
 pub mod control;
+mod message;
 pub mod report;
 
 pub use config::{Config, ConfigError};
 pub use control::{Admin, Request};
+pub use message::in_one_line;
 
 /// Where the configuration is read from unless a flag says otherwise.
 pub const DEFAULT_CONFIG: &str = "/etc/dmm/dmmd.json";
+
+/// The environment variable that names the configuration, in place of [`DEFAULT_CONFIG`].
+pub const CONFIG_ENV: &str = "DMM_CONFIG";
 
 /// Where the daemon listens unless the configuration says otherwise.
 pub const DEFAULT_SOCKET: &str = "/run/dmm/dmmd.sock";

@@ -162,8 +162,17 @@ pub struct PortCounters {
 /// Everything that is counted.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Stats {
-    /// Counters by flat name: `worker.0.turns`, `stack.default.0.rx_frames`, `drop.<reason>`,
-    /// `refused.<reason>`.
+    /// Counters by flat name, with dots between its parts:
+    ///
+    /// ```text
+    /// worker.0.turns              a worker
+    /// instance.fast.0.rx.frames   what the daemon counts around an instance of a stack
+    /// stack.fast.0.rx.frames      what the stack in that instance counts
+    /// drop.<reason>               all drops of one reason, on all instances and their stacks
+    /// refused.<reason>            clients and operators that were refused
+    /// port.p0.<name>              a port's own, by the names of its driver
+    /// sessions.opened             sessions
+    /// ```
     pub counters: BTreeMap<String, u64>,
     /// The client sessions.
     pub sessions: Vec<SessionStats>,

@@ -13,7 +13,8 @@ mod service;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use dmm_admin::{Config, DEFAULT_CONFIG};
+use dmm_admin::CONFIG_ENV;
+use dmm_admin::config::{Config, Origin};
 use serde::Serialize;
 
 use crate::Options;
@@ -21,9 +22,9 @@ use crate::output;
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
-    /// The configuration to check
-    #[arg(long, value_name = "PATH", default_value = DEFAULT_CONFIG)]
-    config: PathBuf,
+    /// The configuration to check [default: what dmmd would take]
+    #[arg(long, value_name = "PATH", env = CONFIG_ENV)]
+    config: Option<PathBuf>,
 }
 
 /// How a check went.
@@ -69,10 +70,12 @@ struct Report {
 /// Checks everything and prints the report; the exit code is 1 if a check failed.
 pub(crate) fn run(options: &Options, args: &Args) -> anyhow::Result<ExitCode> {
     let root = Path::new("/");
-    let (configuration, config) = service::configuration(&args.config);
+    let (configuration, config) = service::configuration(&Origin::choose(args.config.clone()));
     // The other checks ask what this configuration needs; a broken one is judged as the default.
     let config = config.unwrap_or_else(Config::embedded);
-    let mut checks = vec![configuration, service::daemon(&options.socket)];
+    let mut checks = vec![configuration];
+    checks.extend(service::warnings(&config));
+    checks.push(service::daemon(&options.socket));
     checks.extend(privilege::checks(root));
     checks.push(dpdk::library());
     checks.push(devices::tun(root, &config));

@@ -3,7 +3,7 @@
 //! Owns: the command line and how answers are shown. Each command is one module with an `Args` and
 //! a `run`. Must never: change the machine, except in `dmm hugepages reserve`, or start a daemon.
 //!
-//! Exit codes: 0 done, 1 failed (one line on standard error says why), 2 wrong usage.
+//! Exit codes: 0 done, 1 failed (one line on standard error says why), 2 wrong usage, 130 interrupted.
 
 #![forbid(unsafe_code)]
 
@@ -20,7 +20,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use dmm_admin::{Admin, DEFAULT_SOCKET, SOCKET_ENV};
+use dmm_admin::{Admin, DEFAULT_SOCKET, SOCKET_ENV, in_one_line};
 
 /// See and check the DMM daemon of this machine.
 #[derive(Debug, Parser)]
@@ -80,8 +80,7 @@ fn main() -> ExitCode {
         Command::Echo(args) => echo::run(&options, &args),
     };
     result.unwrap_or_else(|error| {
-        // One line, so that scripts and logs keep it together.
-        eprintln!("dmm: {}", error.to_string().replace('\n', " "));
+        eprintln!("dmm: {}", in_one_line(error.as_ref()));
         ExitCode::FAILURE
     })
 }

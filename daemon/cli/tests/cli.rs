@@ -1,8 +1,10 @@
 //! The `dmm` command as a whole, against a daemon made of the server half of the admin protocol.
 
+use std::io::{Read, Write};
+use std::net::TcpListener;
 use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
 use std::path::PathBuf;
-use std::process::{Command, Output};
+use std::process::{Command, Output, Stdio};
 use std::thread::{self, JoinHandle};
 
 use dmm_admin::config::Idle;
@@ -12,10 +14,12 @@ use dmm_admin::report::{
     Sockets, StackStatus, Stats, Status, WakeKind, WorkerStatus,
 };
 use dmm_admin::{Config, Request};
+use nix::sys::signal::{Signal, kill};
 use nix::sys::socket::{
     AddressFamily, Backlog, MsgFlags, SockFlag, SockType, UnixAddr, accept4, bind, listen, recv,
     socket,
 };
+use nix::unistd::Pid;
 use serde_json::Value;
 use tempfile::TempDir;
 
@@ -154,7 +158,7 @@ fn sockets() -> Sockets {
 
 fn dmm() -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_dmm"));
-    command.env_remove("DMM_SOCKET");
+    command.env_remove("DMM_SOCKET").env_remove("DMM_CONFIG");
     command
 }
 
@@ -247,6 +251,45 @@ fn failures_are_one_line_and_exit_code_1() {
 }
 
 #[test]
+fn a_failure_tells_its_cause() {
+    // A port that nobody listens on: it was ours a moment ago.
+    let closed = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
+    let args = ["echo", "client", &closed, "--via", "kernel"];
+    let text = stderr(&dmm().args(args).output().unwrap());
+    assert!(text.contains(&format!("cannot connect to {closed}: Connection refused")), "{text}");
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let on = taken.local_addr().unwrap().to_string();
+    let text = stderr(&dmm().args(["echo", "server", &on, "--via", "kernel"]).output().unwrap());
+    assert!(text.contains("over kernel: Address already in use"), "{text}");
+    let args = ["--socket", "/nonexistent/s", "echo", "client", &closed];
+    let text = stderr(&dmm().args(args).output().unwrap());
+    assert_eq!(text.matches("No such file").count(), 1, "{text}");
+}
+
+#[test]
+fn an_interrupted_client_reports_what_it_measured() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let at = listener.local_addr().unwrap().to_string();
+    let mut command = dmm();
+    command.args(["--json", "echo", "client", &at, "--via", "kernel", "--seconds", "3600"]);
+    let child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let (mut stream, _) = listener.accept().unwrap();
+    let mut message = [0; 64];
+    for _ in 0..100 {
+        stream.read_exact(&mut message).unwrap();
+        stream.write_all(&message).unwrap();
+    }
+    // It has measured what it sent before this one, which stays unanswered.
+    stream.read_exact(&mut message).unwrap();
+    kill(Pid::from_raw(child.id().cast_signed()), Signal::SIGINT).unwrap();
+    let output = child.wait_with_output().unwrap();
+    assert_eq!(output.status.code(), Some(130), "{output:?}");
+    assert!(output.stderr.is_empty(), "{output:?}");
+    let report: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!((&report["messages"], &report["errors"]), (&100.into(), &0.into()), "{report}");
+}
+
+#[test]
 fn wrong_usage_is_exit_code_2() {
     for args in [&["frobnicate"][..], &[], &["hugepages", "reserve"], &["status", "--bogus"]] {
         assert_eq!(dmm().args(args).output().unwrap().status.code(), Some(2), "{args:?}");
@@ -300,6 +343,42 @@ fn the_doctor_finds_a_broken_configuration() {
     let absent = check(&report, "daemon");
     assert_eq!(absent["level"], "warn");
     assert!(absent["remedy"].as_str().unwrap().contains("start dmmd"));
+}
+
+#[test]
+fn the_doctor_judges_the_configuration_that_dmmd_would_take() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("dmmd.json");
+    let found = || {
+        let mut command = dmm();
+        command.env("DMM_CONFIG", &path).args(["--socket", "/nonexistent/s", "doctor", "--json"]);
+        let report = serde_json::from_slice(&command.output().unwrap().stdout).unwrap();
+        let found = check(&report, "configuration");
+        (found["level"].clone(), found["found"].as_str().unwrap().to_owned())
+    };
+    let (level, text) = found();
+    assert!(level == "fail" && text.contains("cannot read"), "{level}: {text}");
+    std::fs::write(&path, dmm_admin::config::EMBEDDED_JSON).unwrap();
+    let (level, text) = found();
+    assert_eq!((level, text), ("ok".into(), format!("{} is valid, 1 stacks", path.display())));
+}
+
+#[test]
+fn the_doctor_names_both_keys_that_keep_a_user_out() {
+    let mut config: Value = serde_json::from_str(dmm_admin::config::EMBEDDED_JSON).unwrap();
+    config["clients"] = serde_json::json!({"users": [4_000_000]});
+    let (_, report) = doctor(&config.to_string(), "/nonexistent/s");
+    let checks = report["checks"].as_array().unwrap();
+    let warned = checks.iter().find(|c| c["name"] == "configuration" && c["level"] == "warn");
+    assert!(warned.unwrap()["found"].as_str().unwrap().contains("clients.mode 0600"));
+    // Refused by the daemon itself, which the file mode let through.
+    let daemon = FakeDaemon::start(Some("list it in clients.users"));
+    let socket = daemon.socket();
+    let (_, report) = doctor(dmm_admin::config::EMBEDDED_JSON, socket.to_str().unwrap());
+    daemon.thread.join().unwrap();
+    let refused = check(&report, "daemon");
+    assert_eq!(refused["level"], "warn");
+    assert!(refused["found"].as_str().unwrap().contains("clients.users"), "{refused}");
 }
 
 #[test]

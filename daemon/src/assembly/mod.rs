@@ -58,7 +58,8 @@ pub fn start(config: &Config, file_prefix: Option<&str>) -> anyhow::Result<Machi
     let cores = Cores::of_this_process()?;
     config.validate_on(&cores)?;
     let first_core = cores.first().context("no core may be used: widen the affinity mask")?;
-    let mut warnings = host::warnings();
+    let mut warnings: Vec<_> = config.warnings().iter().map(ToString::to_string).collect();
+    warnings.extend(host::warnings());
     let mut ports = Ports::start(config, file_prefix, &mut warnings)?;
     let beacon = Beacon::create().context("cannot make the beacon")?;
     let answers = Answers::new()?;

@@ -4,6 +4,8 @@
 use std::time::Duration;
 
 use anyhow::Context;
+#[cfg(feature = "dpdk")]
+use dmm_admin::config::limits;
 use dmm_admin::config::{Config, Name, PortConfig, WireConfig};
 use dmm_port::wire::{self, WirePort};
 use dmm_port::{Port, RxQueue, TxQueue, Wake};
@@ -139,10 +141,9 @@ impl Ports {
         use dmm_port::dpdk::{
             DEFAULT_MEMORY_MB, DpdkPort, DpdkPortConfig, Eal, EalConfig, HugePages,
         };
+        const _: () = assert!(limits::PACKET_MEMORY_MB_MIN == DEFAULT_MEMORY_MB);
 
-        // Twice what the pools take: drivers need rings and buffers of their own.
-        let ports = u32::try_from(devices.len())?;
-        let memory_mb = (2 * ports * config.memory.mempool_mb).max(DEFAULT_MEMORY_MB);
+        let memory_mb = config.packet_memory_mb();
         let bytes = u64::from(memory_mb) << 20;
         self.hugepages = super::hugepages::choose(&config.memory, bytes, warnings)?;
         let names: Vec<String> = devices.iter().map(|port| port.device.to_string()).collect();

@@ -3,9 +3,8 @@
 
 use std::ffi::CString;
 
-use anyhow::{Context, bail};
-use dmm_admin::config::{ClientsConfig, Principal};
-use nix::unistd::{Gid, Group, Uid, User, getgrouplist};
+use dmm_admin::config::{ClientsConfig, ConfigError};
+use nix::unistd::{Gid, Uid, User, getgrouplist};
 
 /// The users and groups that may attach, by number.
 pub struct Access {
@@ -15,33 +14,10 @@ pub struct Access {
 
 impl Access {
     /// Looks the configured names up.
-    pub fn new(config: &ClientsConfig) -> anyhow::Result<Self> {
+    pub fn new(config: &ClientsConfig) -> Result<Self, ConfigError> {
         let mut users = vec![0, Uid::effective().as_raw()];
-        for user in &config.users {
-            users.push(match user {
-                Principal::Id(id) => *id,
-                Principal::Name(name) => {
-                    let found = User::from_name(name).context("cannot look users up")?;
-                    let Some(user) = found else {
-                        bail!("clients.users: there is no user \"{name}\": correct the name")
-                    };
-                    user.uid.as_raw()
-                }
-            });
-        }
-        let mut groups = Vec::new();
-        for group in &config.groups {
-            groups.push(match group {
-                Principal::Id(id) => *id,
-                Principal::Name(name) => {
-                    let found = Group::from_name(name).context("cannot look groups up")?;
-                    let Some(group) = found else {
-                        bail!("clients.groups: there is no group \"{name}\": correct the name")
-                    };
-                    group.gid.as_raw()
-                }
-            });
-        }
+        users.extend(config.uids()?);
+        let groups = config.gids()?;
         Ok(Self { users, groups })
     }
 
@@ -64,6 +40,8 @@ fn supplementary(uid: u32) -> Vec<u32> {
 
 #[cfg(test)]
 mod tests {
+    use dmm_admin::config::Principal;
+
     use super::*;
 
     #[test]

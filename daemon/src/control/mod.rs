@@ -77,8 +77,11 @@ pub struct Control {
 /// Runs the daemon until a signal ends it.
 pub fn run(config: Config, options: &Options) -> anyhow::Result<()> {
     // Signals are taken as descriptors; workers and DPDK's threads inherit the mask.
-    let mut set = SigSet::empty();
-    [Signal::SIGTERM, Signal::SIGINT].into_iter().for_each(|signal| set.add(signal));
+    let mut set = SigSet::from_iter([Signal::SIGTERM, Signal::SIGINT]);
+    if !is_ignored(Signal::SIGHUP) {
+        // Its terminal is closed.
+        set.add(Signal::SIGHUP);
+    }
     set.thread_block().context("cannot block signals")?;
     let signals = SignalFd::with_flags(&set, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK)
         .context("cannot make a signalfd")?;
@@ -108,6 +111,16 @@ pub fn run(config: Config, options: &Options) -> anyhow::Result<()> {
         operators: HashMap::new(),
     };
     control.serve()
+}
+
+/// Whether whoever started this process has it ignore the signal, as nohup(1) does. A descriptor
+/// would tell of it all the same (signalfd(2)).
+fn is_ignored(signal: Signal) -> bool {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    let mask = mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).unwrap_or(0);
+    // proc_pid_status(5): the lowest bit is signal 1.
+    mask >> (signal as u32 - 1) & 1 == 1
 }
 
 /// Listens at `path`. A socket left behind by a daemon that died is replaced; a live one is not.
@@ -281,7 +294,8 @@ impl Control {
         let request = if allowed {
             parse_request(packet)
         } else {
-            Err("this user may not ask: list it in clients.users of the configuration".to_owned())
+            Err("this user may not ask: list it in clients.users, or one of its groups in clients.groups, of the \
+                 configuration".to_owned())
         };
         let document = request.map(|request| report::document(self, request));
         match reply(connection.as_fd(), document.as_ref().map_err(Clone::clone)) {

@@ -6,6 +6,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use crossbeam_channel::unbounded;
+use dmm_admin::config::PortConfig;
 use dmm_admin::control::Request;
 use dmm_admin::report::{
     InstanceStatus, PortCounters, PortStatus, SessionStats, Sockets, StackStatus, Stats, Status,
@@ -43,7 +44,7 @@ fn status(control: &mut Control) -> Status {
         hugepages: control.machine.hugepages,
         workers: workers(control),
         stacks: stacks(control, &reports),
-        ports: control.machine.ports.iter().map(port_status).collect(),
+        ports: ports(control),
         sessions: control.sessions.iter().count() as u64,
         sockets: sockets_of_clients,
         orphans: reports.values().map(|report| report.orphans).sum(),
@@ -57,25 +58,23 @@ fn stats(control: &mut Control) -> Stats {
     let reports = ask_workers(control, false);
     let mut counters = BTreeMap::new();
     for (index, worker) in control.machine.worker_counters.iter().enumerate() {
-        worker.show(&mut |name, count| {
-            counters.insert(format!("worker.{index}.{name}"), count);
-        });
+        count(&mut counters, &format!("worker.{index}"), |show| worker.show(show));
     }
-    let mut drops: BTreeMap<&'static str, u64> = BTreeMap::new();
     for (index, place) in (0_u32..).zip(&control.machine.instances) {
-        let stack = &control.machine.stacks[place.stack].name;
-        let mut show = |name: &'static str, count| {
-            counters.insert(format!("stack.{stack}.{}.{name}", place.shard), count);
-            if let Some(reason) = name.strip_prefix("drop_").or_else(|| name.strip_prefix("drop."))
-            {
-                *drops.entry(reason).or_default() += count;
+        let name = format!("{}.{}", control.machine.stacks[place.stack].name, place.shard);
+        let report = reports.get(&index);
+        let of_instance = |show: &mut dyn FnMut(&'static str, u64)| {
+            place.counters.show(show);
+            if let Some(report) = report {
+                show("drop.tx_ring_full", report.tx_dropped);
             }
         };
-        place.counters.show(&mut show);
-        let of_stack = reports.get(&index).map(|report| report.counters.as_slice());
-        of_stack.unwrap_or_default().iter().for_each(|&(name, count)| show(name, count));
+        count(&mut counters, &format!("instance.{name}"), of_instance);
+        let of_stack = report.map(|report| report.counters.as_slice()).unwrap_or_default();
+        count(&mut counters, &format!("stack.{name}"), |show| {
+            of_stack.iter().for_each(|&(name, value)| show(name, value));
+        });
     }
-    counters.extend(drops.into_iter().map(|(name, count)| (format!("drop.{name}"), count)));
     for (reason, count) in control.sessions.refusals() {
         counters.insert(format!("refused.{reason}"), count);
     }
@@ -89,6 +88,20 @@ fn stats(control: &mut Control) -> Stats {
     counters.insert("sessions.cleanup_us_last".into(), micros(control.sessions.cleanup.0));
     counters.insert("sessions.cleanup_us_max".into(), micros(control.sessions.cleanup.1));
     Stats { counters, sessions: session_stats(control) }
+}
+
+/// Adds the counters of `owner` that `of_owner` shows, and its drops to those of all owners.
+fn count(
+    counters: &mut BTreeMap<String, u64>,
+    owner: &str,
+    of_owner: impl FnOnce(&mut dyn FnMut(&'static str, u64)),
+) {
+    of_owner(&mut |name, value| {
+        counters.insert(format!("{owner}.{name}"), value);
+        if name.starts_with("drop.") {
+            *counters.entry(name.to_owned()).or_default() += value;
+        }
+    });
 }
 
 fn sockets(control: &Control) -> Sockets {
@@ -156,13 +169,21 @@ fn stacks(control: &Control, reports: &BTreeMap<u32, InstanceReport>) -> Vec<Sta
     status.collect()
 }
 
-fn port_status(started: &Started) -> PortStatus {
+fn ports(control: &Control) -> Vec<PortStatus> {
+    let status = control.machine.ports.iter().filter_map(|started| {
+        let configured = control.config.port(&started.name)?;
+        Some(port_status(configured, started))
+    });
+    status.collect()
+}
+
+fn port_status(configured: &PortConfig, started: &Started) -> PortStatus {
     let port = &started.port;
     let (info, link, stats) = (port.info(), port.link(), port.stats());
     let mac = info.mac.map(|byte| format!("{byte:02x}")).join(":");
     PortStatus {
         name: started.name.to_string(),
-        device: info.device.clone(),
+        device: configured.device.to_string(),
         driver: info.driver.clone(),
         mac,
         mtu: info.mtu,

@@ -49,8 +49,10 @@ pub struct WorkerReport {
 pub struct InstanceReport {
     /// The instance among all.
     pub index: u32,
-    /// The stack's and the device queue's counters.
+    /// The stack's counters.
     pub counters: Vec<(&'static str, u64)>,
+    /// Frames dropped because the device's transmit ring was full.
+    pub tx_dropped: u64,
     /// Sockets, orphans included.
     pub sockets: u64,
     /// Orphans.

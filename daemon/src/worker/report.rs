@@ -15,7 +15,8 @@ pub fn of(instances: &[Instance], sockets: bool) -> WorkerReport {
 fn of_instance(instance: &Instance, sockets: bool) -> InstanceReport {
     let mut report = InstanceReport {
         index: instance.config().index,
-        counters: vec![("drop_tx_full", instance.tx_dropped())],
+        counters: Vec::new(),
+        tx_dropped: instance.tx_dropped(),
         sockets: instance.sockets().count() as u64,
         orphans: instance.sockets().orphans() as u64,
         rows: Vec::new(),

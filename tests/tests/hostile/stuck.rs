@@ -18,7 +18,7 @@ fn a_client_that_stops_with_its_answers_untaken_holds_up_nobody() {
         assert_eq!(process.next().as_deref(), Some("choked"));
         signal(&process.child, Signal::SIGSTOP);
     }
-    let deferred = ground.daemon.stats().counters["stack.left.0.completions_deferred"];
+    let deferred = ground.daemon.stats().counters["instance.left.0.client.completions_deferred"];
     assert!(deferred > 0, "the rings of answers are not full");
     // The workers look after them, and sleep in between.
     ground.wait_for_sleeps();

@@ -90,6 +90,6 @@ fn every_frame_is_counted_on_both_sides() {
     }
     // And the instance under the stack's name saw them too.
     let counters = lab.counters();
-    let frames = counters.get("stack.s0.0.rx_frames").copied().unwrap_or(0);
+    let frames = counters.get("instance.s0.0.rx.frames").copied().unwrap_or(0);
     assert!(frames > bytes / 1500, "{counters:?}");
 }

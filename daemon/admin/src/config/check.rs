@@ -12,7 +12,7 @@ use super::cidr::Cidr;
 use super::cores::{Cores, format_core_list};
 use super::error::ConfigError;
 use super::limits;
-use super::stack::StackConfig;
+use super::stack::{KERNEL, StackConfig};
 use super::values::Name;
 use super::{Config, PortConfig};
 
@@ -49,7 +49,7 @@ pub(super) fn fits_together(config: &Config) -> Checked {
     check_quotas(config)
 }
 
-/// Checks that the cores exist and may be used.
+/// Checks that the cores exist and may be used, and that users and groups are known.
 pub(super) fn fits_machine(config: &Config, cores: &Cores) -> Checked {
     for (i, stack) in config.stacks.iter().enumerate() {
         for (j, core) in stack.cores.iter().enumerate() {
@@ -69,6 +69,8 @@ pub(super) fn fits_machine(config: &Config, cores: &Cores) -> Checked {
             }
         }
     }
+    config.clients.uids()?;
+    config.clients.gids()?;
     Ok(())
 }
 
@@ -190,6 +192,12 @@ fn check_wires(config: &Config) -> Checked {
 }
 
 fn check_stack(config: &Config, at: &str, stack: &StackConfig) -> Checked {
+    if stack.name.as_str() == KERNEL {
+        return unfit(
+            format!("{at}.name"),
+            format!("\"{KERNEL}\" means the kernel's own stack everywhere: choose another name"),
+        );
+    }
     let Some(port) = config.port(&stack.port) else {
         let known: Vec<_> = config.ports.iter().map(|port| port.name.as_str()).collect();
         return unfit(

@@ -5,10 +5,12 @@
 use std::borrow::Cow;
 use std::fmt;
 
+use nix::unistd::{Group, User};
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::de::{self, Visitor};
 use serde::{Deserialize, Deserializer, Serialize};
 
+use super::error::ConfigError;
 use super::limits;
 use super::values::FileMode;
 
@@ -19,7 +21,8 @@ use super::values::FileMode;
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct ClientsConfig {
-    /// Permission bits of the socket file in octal. Default: `0600`.
+    /// Permission bits of the socket file in octal. Default: `0600`, which keeps out all but root,
+    /// whoever is listed: write `0666` and have `users` and `groups` decide.
     pub mode: FileMode,
     /// Users that may be clients, by name or number. Default: none besides root.
     #[schemars(length(max = limits::PRINCIPALS_MAX))]
@@ -54,6 +57,81 @@ impl Default for ClientsConfig {
             contexts: 16,
         }
     }
+}
+
+impl ClientsConfig {
+    /// The numbers of `users`, by the user database of this machine (getpwnam(3)).
+    ///
+    /// # Errors
+    /// With the key of the first name that it does not know.
+    pub fn uids(&self) -> Result<Vec<u32>, ConfigError> {
+        let of_name = |name: &str| Ok(User::from_name(name)?.map(|user| user.uid.as_raw()));
+        numbers("clients.users", "user", &self.users, of_name)
+    }
+
+    /// The numbers of `groups`, by the group database of this machine (getgrnam(3)).
+    ///
+    /// # Errors
+    /// With the key of the first name that it does not know.
+    pub fn gids(&self) -> Result<Vec<u32>, ConfigError> {
+        let of_name = |name: &str| Ok(Group::from_name(name)?.map(|group| group.gid.as_raw()));
+        numbers("clients.groups", "group", &self.groups, of_name)
+    }
+
+    /// Says so if some are listed whom the socket's file mode keeps out.
+    pub(super) fn warning(&self) -> Option<Warning> {
+        // connect(2) needs write permission on the socket file, which is the daemon's own (unix(7)).
+        let others_may_write = self.mode.0 & 0o022 != 0;
+        let is_root = |user: &Principal| match user {
+            Principal::Id(id) => *id == 0,
+            Principal::Name(name) => name == "root",
+        };
+        let listed = !self.groups.is_empty() || !self.users.iter().all(is_root);
+        (listed && !others_may_write).then(|| Warning {
+            problem: format!(
+                "clients.users and clients.groups are of no use: clients.mode {} keeps all but \
+                 the daemon's own user from its socket",
+                self.mode
+            ),
+            remedy: "write \"mode\": \"0666\", so that users and groups decide".to_owned(),
+        })
+    }
+}
+
+/// Something in a configuration that is allowed and yet cannot be meant.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Warning {
+    /// What will be.
+    pub problem: String,
+    /// What to do about it.
+    pub remedy: String,
+}
+
+impl fmt::Display for Warning {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.problem, self.remedy)
+    }
+}
+
+fn numbers(
+    key: &str,
+    what: &str,
+    principals: &[Principal],
+    of_name: impl Fn(&str) -> nix::Result<Option<u32>>,
+) -> Result<Vec<u32>, ConfigError> {
+    let number = |(i, principal): (usize, &Principal)| {
+        let name = match principal {
+            Principal::Id(id) => return Ok(*id),
+            Principal::Name(name) => name,
+        };
+        let problem = match of_name(name) {
+            Ok(Some(id)) => return Ok(id),
+            Ok(None) => format!("there is no {what} \"{name}\": correct the name"),
+            Err(e) => format!("{what} \"{name}\" cannot be looked up ({e}): write the number"),
+        };
+        Err(ConfigError::Unfit { key: format!("{key}[{i}]"), problem })
+    };
+    principals.iter().enumerate().map(number).collect()
 }
 
 /// A user or a group: by name, or by number.

@@ -1,4 +1,7 @@
 //! Why a configuration was refused: always which key, and what to do.
+//!
+//! Each text is whole, with the text of what caused it in the middle and the remedy at its end. So
+//! none has a [`std::error::Error::source`]: whoever prints the chain would print the cause twice.
 
 #![forbid(unsafe_code)]
 
@@ -13,12 +16,12 @@ use super::limits::FILE_BYTES_MAX;
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
     /// The file could not be read.
-    #[error("cannot read the configuration {}: {source}: {}", path.display(), read_remedy(source))]
+    #[error("cannot read the configuration {}: {error}: {}", path.display(), read_remedy(error))]
     Read {
         /// The file.
         path: PathBuf,
         /// What the system said.
-        source: io::Error,
+        error: io::Error,
     },
     /// The text is longer than [`FILE_BYTES_MAX`].
     #[error("{bytes} bytes or more are too long for a configuration: keep below {FILE_BYTES_MAX}")]
@@ -64,20 +67,20 @@ pub enum ConfigError {
     },
     /// The cores of this machine could not be found out.
     #[error("cannot find out which cores may be used: {0}: is /sys mounted?")]
-    Cores(#[source] io::Error),
+    Cores(io::Error),
     /// One of the above, in this file.
-    #[error("{}: {source}", path.display())]
+    #[error("{}: {error}", path.display())]
     File {
         /// The file.
         path: PathBuf,
         /// What is wrong with it.
-        source: Box<ConfigError>,
+        error: Box<ConfigError>,
     },
 }
 
 impl ConfigError {
     pub(super) fn in_file(self, path: &Path) -> Self {
-        Self::File { path: path.to_owned(), source: Box::new(self) }
+        Self::File { path: path.to_owned(), error: Box::new(self) }
     }
 
     /// The error that serde_json found in `text` while it read `key`.
@@ -86,7 +89,9 @@ impl ConfigError {
         let key = if key == "." { String::new() } else { key };
         let whole = error.to_string();
         let suffix = format!(" at line {line} column {column}");
-        let problem = whole.strip_suffix(&suffix).unwrap_or(&whole).to_owned();
+        let problem = in_the_files_words(whole.strip_suffix(&suffix).unwrap_or(&whole));
+        // What is wrong before the first byte was taken is told of a column 0.
+        let column = column.max(1);
         match error.classify() {
             Category::Data => Self::Value { line, column, key, problem },
             _ if text.trim().is_empty() => {
@@ -94,6 +99,18 @@ impl ConfigError {
             }
             _ => Self::Syntax { line, column, key, problem },
         }
+    }
+}
+
+/// serde's message without the names of Rust's types: an object is what it calls a struct, and it
+/// would also take a list for one, its items being the fields in their order.
+fn in_the_files_words(problem: &str) -> String {
+    match problem.split_once(", expected struct ") {
+        Some((found, _)) if found.starts_with("invalid length") => {
+            "invalid type: sequence, expected an object".to_owned()
+        }
+        Some((found, _)) => format!("{found}, expected an object"),
+        None => problem.to_owned(),
     }
 }
 

@@ -91,6 +91,10 @@ pub const MEMPOOL_MB_MIN: u32 = 4;
 /// Largest packet-buffer pool of a port in MiB.
 pub const MEMPOOL_MB_MAX: u32 = 16 << 10;
 
+/// Least packet memory of a daemon with a DPDK port in MiB, whatever its pools take: DPDK's own rings
+/// and tables, and what its drivers allocate.
+pub const PACKET_MEMORY_MB_MIN: u32 = 128;
+
 /// Longest one-way delay of a wire in microseconds: ten seconds.
 pub const WIRE_DELAY_US_MAX: u32 = 10_000_000;
 

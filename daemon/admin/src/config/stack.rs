@@ -14,11 +14,15 @@ use super::cidr::Cidr;
 use super::limits;
 use super::values::{Mac, Name};
 
+/// What stands for the kernel's own stack wherever a stack is named; no stack is called so.
+pub const KERNEL: &str = "kernel";
+
 /// A stack.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct StackConfig {
-    /// What policies and reports call it.
+    /// What policies and reports call it: any name but `kernel`, which is the kernel's own stack.
+    #[schemars(schema_with = "any_name_but_the_kernels")]
     pub name: Name,
     /// Which code runs it.
     pub kind: Kind,
@@ -64,6 +68,12 @@ impl StackConfig {
     pub fn instance_count(&self) -> u16 {
         u16::try_from(self.cores.len().max(1)).unwrap_or(u16::MAX)
     }
+}
+
+fn any_name_but_the_kernels(generator: &mut SchemaGenerator) -> Schema {
+    let mut schema = generator.subschema_for::<Name>();
+    schema.insert("not".to_owned(), serde_json::json!({"const": KERNEL}));
+    schema
 }
 
 /// Which code runs a stack.

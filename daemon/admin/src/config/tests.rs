@@ -107,6 +107,7 @@ fn the_schema_refuses_what_the_parser_refuses() {
         ("/stacks/0/tcp", json!({"bogus": 1})),
         ("/stacks/0/kind", json!("native")),
         ("/stacks/0/name", json!("Upper")),
+        ("/stacks/0/name", json!("kernel")),
         ("/stacks/0/cores", json!(["0"])),
         ("/stacks/0/gateway", json!(7)),
         ("/ports/0/mtu", json!(100)),
@@ -146,6 +147,18 @@ fn unknown_keys_are_named_with_their_line() {
     assert!(message.contains("remove or correct the key"), "{message}");
     refused(&[("/stacks/0/tcp", json!({"rxbuffer": 1}))], &["stacks[0].tcp.rxbuffer", "line 1"]);
     refused(&[("/policy", json!([]))], &["key policy", "unknown field"]);
+}
+
+#[test]
+fn a_list_is_no_object() {
+    for (text, line) in [("[]", 1), ("\n [{}, 1]", 2)] {
+        let message = Config::parse(text).unwrap_err().to_string();
+        assert!(message.starts_with(&format!("line {line} column 1: ")), "{message}");
+        assert!(message.contains("sequence, expected an object"), "{message}");
+        assert!(message.contains("`dmm schema`"), "{message}");
+    }
+    refused(&[("/ports/0", json!([]))], &["ports[0]", "expected an object", "`dmm schema`"]);
+    refused(&[("/memory", json!(7))], &["memory", "`7`, expected an object", "`dmm schema`"]);
 }
 
 #[test]
@@ -208,6 +221,17 @@ fn names_and_ports_have_one_owner() {
         &["ports[1].device", "net_null0 already"],
     );
     parse_all(&[("/ports/-", port), ("/stacks/-", stack("t", "q"))]).unwrap();
+}
+
+#[test]
+fn the_kernels_name_is_its_own() {
+    refused(
+        &[("/stacks/0/name", json!("kernel"))],
+        &["stacks[0].name", "the kernel's own stack", "choose another"],
+    );
+    parse_with("/stacks/0/name", json!("default")).unwrap();
+    // Only where stacks are named is there a doubt.
+    parse_all(&[("/ports/0/name", json!("kernel")), ("/stacks/0/port", json!("kernel"))]).unwrap();
 }
 
 #[test]
@@ -308,6 +332,62 @@ fn cores_exist_and_may_be_used() {
 }
 
 #[test]
+fn users_and_groups_are_known_to_the_machine() {
+    let cores = Cores { online: [0].into(), allowed: [0].into() };
+    let validate = |clients| parse_with("/clients", clients).unwrap().validate_on(&cores);
+    validate(json!({"users": ["root", 4_000_000], "groups": ["root", 4_000_000]})).unwrap();
+    for (list, what) in [("users", "user"), ("groups", "group")] {
+        let message =
+            validate(json!({list: ["root", "nobody-of-this-name"]})).unwrap_err().to_string();
+        assert_eq!(
+            message,
+            format!(
+                "key clients.{list}[1]: there is no {what} \"nobody-of-this-name\": correct the \
+                 name"
+            )
+        );
+    }
+}
+
+#[test]
+fn whoever_is_listed_and_kept_out_is_warned_of() {
+    let warned = |clients| parse_with("/clients", clients).unwrap().warnings();
+    for clients in [
+        json!({"users": ["nobody"]}),
+        json!({"users": [0, 1000], "mode": "0644"}),
+        json!({"groups": [7], "mode": "0600"}),
+    ] {
+        let warnings = warned(clients.clone());
+        assert_eq!(warnings.len(), 1, "{clients}");
+        let text = warnings[0].to_string();
+        assert!(text.contains("clients.mode 06") && text.contains("\"0666\""), "{text}");
+    }
+    for clients in [
+        json!({}),
+        json!({"users": ["root", 0]}),
+        json!({"users": ["nobody"], "mode": "0666"}),
+        json!({"groups": ["dmm"], "mode": "0660"}),
+    ] {
+        assert_eq!(warned(clients.clone()), [], "{clients}");
+    }
+}
+
+#[test]
+fn packet_memory_has_a_least_amount_and_none_without_devices() {
+    let memory = |mempool_mb: u32| {
+        parse_with("/memory", json!({"mempool_mb": mempool_mb})).unwrap().packet_memory_mb()
+    };
+    assert_eq!([32, 64, 65].map(memory), [128, 128, 130]);
+    let port = |name| ("/ports/-", json!({"name": name, "device": "wire:w"}));
+    let wire = ("/wires", json!([{"name": "w"}]));
+    let mut config = parse_all(&[wire, port("a"), port("b")]).unwrap();
+    config.memory.mempool_mb = 100;
+    assert_eq!(config.packet_memory_mb(), 200);
+    config.ports.remove(0);
+    assert_eq!(config.packet_memory_mb(), 0);
+}
+
+#[test]
 fn bounds_hold() {
     let cores = json!(vec![0; limits::INSTANCES_MAX + 1]);
     refused(&[("/stacks/0/cores", cores)], &["stacks[0].cores", "65 entries", "at most 64"]);
@@ -360,4 +440,16 @@ fn files_are_named_in_errors() {
     file.as_file_mut().write_all(&[0xff, 0xfe]).unwrap();
     let message = Config::load(file.path()).unwrap_err().to_string();
     assert!(message.contains("UTF-8"), "{message}");
+}
+
+#[test]
+fn no_error_is_told_again_by_its_source() {
+    let mut file = tempfile::NamedTempFile::new().unwrap();
+    let missing = Config::load(Path::new("/nonexistent/x.json")).unwrap_err();
+    file.write_all(b"[").unwrap();
+    let broken = Config::load(file.path()).unwrap_err();
+    let mask = ConfigError::Cores(std::io::Error::other("why"));
+    for error in [missing, broken, mask] {
+        assert!(std::error::Error::source(&error).is_none(), "{error}");
+    }
 }

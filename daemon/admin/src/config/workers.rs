@@ -58,6 +58,7 @@ pub struct MemoryConfig {
     /// `auto`, `require` or `never`. Default: `auto`.
     pub hugepages: Hugepages,
     /// MiB of packet buffers of each DPDK port. Default: 32, which is 14,500 buffers of 2304 bytes.
+    /// The daemon takes twice that for all ports together, and at least 128 MiB.
     #[schemars(range(min = limits::MEMPOOL_MB_MIN, max = limits::MEMPOOL_MB_MAX))]
     pub mempool_mb: u32,
 }

@@ -72,7 +72,14 @@ pub enum AdminError {
     Protocol(String),
     /// A system call failed.
     #[error("cannot talk to the daemon: {0}")]
-    Io(#[from] io::Error),
+    Io(io::Error),
+}
+
+// Not by the derive: that would make it the source of a text that tells it already.
+impl From<io::Error> for AdminError {
+    fn from(error: io::Error) -> Self {
+        Self::Io(error)
+    }
 }
 
 /// A connection to the daemon for requests.

@@ -21,10 +21,10 @@ use super::{
 pub enum ReplyError {
     /// The document could not be built in memory.
     #[error("cannot build the report: {0}")]
-    Build(#[source] io::Error),
+    Build(io::Error),
     /// The peer does not read, or is gone.
     #[error("cannot send the reply: {0}")]
-    Send(#[source] io::Error),
+    Send(io::Error),
 }
 
 /// Whether a first packet is a request of this protocol rather than a client's hello.

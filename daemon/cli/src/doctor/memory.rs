@@ -22,13 +22,14 @@ fn unreadable(error: &HugepageError) -> Check {
 
 fn pages(inventory: &Inventory, config: &Config) -> Check {
     const NAME: &str = "huge pages";
-    // Wires keep their frames in ordinary memory.
-    let ports = config.ports.iter().filter(|port| port.device.wire().is_none()).count() as u64;
-    let bytes = ports * (u64::from(config.memory.mempool_mb) << 20);
+    let bytes = u64::from(config.packet_memory_mb()) << 20;
+    if bytes == 0 {
+        return Check::ok(NAME, "no port needs any");
+    }
     match (Backing::choose(inventory, &[Demand { node: None, bytes }]), config.memory.hugepages) {
         (_, Hugepages::Never) => Check::ok(NAME, "not used, says memory.hugepages"),
         (Backing::HugePages { size, pages, .. }, _) => {
-            Check::ok(NAME, format!("the {pages} {size} pages that {ports} ports need are free"))
+            Check::ok(NAME, format!("the {pages} {size} pages that dmmd needs are free"))
         }
         (Backing::FallBack4K { reason }, Hugepages::Auto) => {
             Check::warn(NAME, "too few, so 4 KiB pages are used, which is slower", reason)
@@ -75,16 +76,27 @@ mod tests {
         assert_eq!(levels(&config), [Level::Fail, Level::Warn]);
         let pool = root.path().join("sys/kernel/mm/hugepages/hugepages-2048kB");
         fs::create_dir_all(&pool).unwrap();
-        fs::write(pool.join("nr_hugepages"), "16\n").unwrap();
-        fs::write(pool.join("free_hugepages"), "16\n").unwrap();
+        fs::write(pool.join("nr_hugepages"), "64\n").unwrap();
+        fs::write(pool.join("free_hugepages"), "63\n").unwrap();
+        assert_eq!(levels(&config), [Level::Fail, Level::Warn], "128 MiB are the least");
+        fs::write(pool.join("free_hugepages"), "64\n").unwrap();
         fs::create_dir(root.path().join("proc")).unwrap();
         fs::write(root.path().join("proc/mounts"), "h /h hugetlbfs rw,pagesize=2M 0 0\n").unwrap();
         assert_eq!(levels(&config), [Level::Ok, Level::Ok]);
-        config.memory.mempool_mb = 33;
+        config.memory.mempool_mb = 65;
         assert_eq!(levels(&config), [Level::Fail, Level::Ok]);
         config.memory.hugepages = Hugepages::Never;
         assert_eq!(levels(&config), [Level::Ok, Level::Ok]);
         fs::write(pool.join("free_hugepages"), "many\n").unwrap();
         assert_eq!(levels(&config), [Level::Fail]);
+    }
+
+    #[test]
+    fn wires_need_no_huge_pages() {
+        let mut config = Config::embedded();
+        config.ports[0].device = "wire:w".parse().unwrap();
+        config.memory.hugepages = Hugepages::Require;
+        let check = pages(&Inventory::default(), &config);
+        assert_eq!((check.level, check.found.as_str()), (Level::Ok, "no port needs any"));
     }
 }

@@ -2,26 +2,29 @@
 
 use std::path::Path;
 
+use dmm_admin::Admin;
+use dmm_admin::config::{Config, Origin};
 use dmm_admin::control::AdminError;
-use dmm_admin::{Admin, Config};
 
 use super::Check;
 
-/// Checks the configuration file, and returns what it says if it is valid.
-pub(super) fn configuration(path: &Path) -> (Check, Option<Config>) {
+/// Checks the configuration, and returns what it says if it is valid.
+pub(super) fn configuration(origin: &Origin) -> (Check, Option<Config>) {
     const NAME: &str = "configuration";
-    if matches!(path.try_exists(), Ok(false)) {
-        let found = format!("there is no {}: dmmd uses its embedded default", path.display());
-        return (Check::ok(NAME, found), Some(Config::embedded()));
-    }
-    match Config::load(path) {
+    match origin.load() {
         Ok(config) => {
-            let found = format!("{} is valid, {} stacks", path.display(), config.stacks.len());
+            let found = format!("{origin} is valid, {} stacks", config.stacks.len());
             (Check::ok(NAME, found), Some(config))
         }
         // The message names the key and ends with what to do about it.
         Err(e) => (Check::fail(NAME, e.to_string(), "dmmd refuses it until then"), None),
     }
+}
+
+/// What the configuration allows and cannot mean.
+pub(super) fn warnings(config: &Config) -> Vec<Check> {
+    let warnings = config.warnings().into_iter();
+    warnings.map(|warning| Check::warn("configuration", warning.problem, warning.remedy)).collect()
 }
 
 /// Checks that the daemon answers.
@@ -36,16 +39,47 @@ pub(super) fn daemon(socket: &Path) -> Check {
             }
             Check::warn(NAME, found, format!("this dmm is {ours}: install the same version"))
         }
-        Err(AdminError::NotRunning { path }) => Check::warn(
+        Err(error) => failed(&error),
+    }
+}
+
+/// Why it could not be asked.
+fn failed(error: &AdminError) -> Check {
+    const NAME: &str = "daemon";
+    match error {
+        AdminError::NotRunning { path } => Check::warn(
             NAME,
             format!("none answers on {}", path.display()),
             "start dmmd, or set DMM_SOCKET if it listens elsewhere",
         ),
-        Err(AdminError::Forbidden { path }) => Check::warn(
+        // Only the file mode forbids the connection itself (unix(7)); the list would be asked next.
+        AdminError::Forbidden { path } => Check::warn(
             NAME,
-            format!("this user may not use {}", path.display()),
-            "run this as root, or add the user to clients.users",
+            format!("the file mode of {} keeps this user out", path.display()),
+            "run this as root, or write \"mode\": \"0666\" in clients and add the user to \
+             clients.users",
         ),
-        Err(e) => Check::fail(NAME, e.to_string(), "restart dmmd if it does not recover"),
+        AdminError::Refused(why) => Check::warn(
+            NAME,
+            format!("it refuses: {why}"),
+            "run this as root, or change its configuration and restart it",
+        ),
+        e => Check::fail(NAME, e.to_string(), "restart dmmd if it does not recover"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_user_whom_the_file_mode_keeps_out_is_told_both_keys() {
+        let check = failed(&AdminError::Forbidden { path: "/run/s".into() });
+        assert!(check.found.contains("file mode of /run/s"), "{check:?}");
+        let remedy = check.remedy.unwrap();
+        assert!(
+            remedy.contains("\"mode\": \"0666\"") && remedy.contains("clients.users"),
+            "{remedy}"
+        );
     }
 }

@@ -13,6 +13,7 @@ use std::sync::Arc;
 use anyhow::{Context, ensure};
 
 use super::flow::{Flow, drive_all};
+use super::interrupt::{self, Interrupt};
 use super::message::{NUMBER_BYTES, Pattern};
 use super::report::{ClientReport, Latency, cpu_seconds};
 use super::sockets::{Facts, Network};
@@ -30,40 +31,42 @@ trait Measured: Flow {
     fn tally(&self) -> &Tally;
 }
 
-/// Runs the client; exits 1 if anything was wrong.
+/// Runs the client; exits 1 if anything was wrong, and 130 if it was interrupted.
 pub(super) fn run(
     options: &Options,
     args: &ClientArgs,
     network: &Network,
+    interrupt: &Arc<Interrupt>,
 ) -> anyhow::Result<ExitCode> {
     let size = message_bytes(args)?;
     let pattern = Arc::new(Pattern::new(size));
     let to = args.common.address;
+    let start = || Arc::new(Plan::starting_now(args, size, interrupt));
     let connect = || network.connect(to).with_context(|| format!("cannot connect to {to}"));
     let mut facts = None;
     let (tally, plan) = if args.common.udp {
         let bind = |_| network.connect_datagram(to);
         let sockets: io::Result<Vec<_>> = (0..args.connections).map(bind).collect();
         let sockets = sockets.with_context(|| format!("cannot open a socket to {to}"))?;
-        let plan = Arc::new(Plan::starting_now(args, size));
+        let plan = start();
         let make =
             |socket| datagrams::Datagrams::new(socket, Arc::clone(&plan), Arc::clone(&pattern));
         let flows = sockets.into_iter().map(make).collect::<io::Result<_>>()?;
-        (measure(flows, network)?, plan)
+        (measure(flows, network, interrupt)?, plan)
     } else {
         let mut streams = Vec::new();
         for _ in 0..args.connections {
             streams.push(connect()?);
         }
         facts = streams.first().and_then(super::sockets::Stream::facts);
-        let plan = Arc::new(Plan::starting_now(args, size));
+        let plan = start();
         let tally = if args.common.bulk {
             let make = |stream| bulk::Bulk::new(stream, Arc::clone(&plan), Arc::clone(&pattern));
-            measure(streams.into_iter().map(make).collect::<io::Result<_>>()?, network)?
+            measure(streams.into_iter().map(make).collect::<io::Result<_>>()?, network, interrupt)?
         } else {
             let make =
                 |stream| messages::Messages::new(stream, Arc::clone(&plan), Arc::clone(&pattern));
-            measure(streams.into_iter().map(make).collect::<io::Result<_>>()?, network)?
+            measure(streams.into_iter().map(make).collect::<io::Result<_>>()?, network, interrupt)?
         };
         (tally, plan)
     };
@@ -73,7 +76,11 @@ pub(super) fn run(
     } else {
         output::text(&report.render())?
     };
-    Ok(if tally.errors == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    Ok(match (interrupt.came(), tally.errors) {
+        (true, _) => interrupt::EXIT_CODE.into(),
+        (false, 0) => ExitCode::SUCCESS,
+        (false, _) => ExitCode::FAILURE,
+    })
 }
 
 /// The size of a message, checked against what carries it.
@@ -96,7 +103,11 @@ fn message_bytes(args: &ClientArgs) -> anyhow::Result<usize> {
 }
 
 /// Drives the flows and adds up what they measured. Connections are closed together at the end.
-fn measure<F: Measured + 'static>(flows: Vec<F>, network: &Network) -> anyhow::Result<Tally> {
+fn measure<F: Measured + 'static>(
+    flows: Vec<F>,
+    network: &Network,
+    interrupt: &Interrupt,
+) -> anyhow::Result<Tally> {
     let ended = drive_all(flows, network.is_polling()).context("cannot start a thread")?;
     let mut total = Tally::new();
     for (flow, result) in &ended {
@@ -106,7 +117,7 @@ fn measure<F: Measured + 'static>(flows: Vec<F>, network: &Network) -> anyhow::R
             eprintln!("dmm: a connection failed: {error}");
         }
     }
-    if total.received == 0 && total.errors == 0 {
+    if total.received == 0 && total.errors == 0 && !interrupt.came() {
         // Every datagram was lost: nothing was measured.
         total.errors = 1;
         eprintln!("dmm: nothing came back");
@@ -119,7 +130,7 @@ fn report(args: &ClientArgs, tally: &Tally, plan: &Plan, socket: Option<Facts>) 
     let per_second = |amount: f64| if seconds > 0.0 { amount / seconds } else { 0.0 };
     let common = &args.common;
     ClientReport {
-        via: common.via.to_string(),
+        via: common.via().to_string(),
         protocol: if common.udp { "udp" } else { "tcp" },
         mode: if common.bulk { "bulk" } else { "echo" },
         waiting: if common.polling { "polling" } else { "blocking" },

@@ -15,6 +15,7 @@
 mod client;
 mod flow;
 mod histogram;
+mod interrupt;
 mod message;
 mod pin;
 mod report;
@@ -27,14 +28,20 @@ use std::net::SocketAddr;
 use std::process::ExitCode;
 use std::time::Duration;
 
+use anyhow::Context;
 use clap::Subcommand;
 
 use crate::Options;
+use interrupt::Interrupt;
 use sockets::{Network, Via};
 
 /// After this without progress a peer counts as gone: far above any retransmission time-out that a
 /// working network shows, and short enough for a script to wait for.
 const STALL: Duration = Duration::from_secs(10);
+
+/// How long a blocking call waits before the flow looks around: whether datagrams are lost, or an
+/// operator lost patience.
+const PATIENCE: Duration = Duration::from_millis(100);
 
 /// Bytes of one message or one write at most; a datagram has less ([`DATAGRAM_MAX`]).
 const SIZE_MAX: u64 = 1 << 20;
@@ -65,9 +72,9 @@ enum Role {
 struct Common {
     /// Where the server listens
     address: SocketAddr,
-    /// Over which stack: a name, `default` (the daemon's first) or `kernel` (no daemon needed)
-    #[arg(long, default_value = "default", value_name = "STACK")]
-    via: Via,
+    /// Over which stack: its name, or `kernel` (no daemon needed) [default: the daemon's first]
+    #[arg(long, value_name = "STACK")]
+    via: Option<Via>,
     /// Datagrams instead of connections
     #[arg(long, conflicts_with = "bulk")]
     udp: bool,
@@ -111,13 +118,15 @@ struct ClientArgs {
         value_parser = clap::value_parser!(u64).range(1..=4096))]
     depth: u64,
     /// How long to measure (default 5, unless --count or --bytes)
-    #[arg(long, value_name = "S", value_parser = seconds)]
+    #[arg(long, value_name = "S", value_parser = some_seconds)]
     seconds: Option<Duration>,
     /// Messages to measure on each connection
-    #[arg(long, value_name = "N", conflicts_with = "bulk")]
+    #[arg(long, value_name = "N", conflicts_with = "bulk",
+        value_parser = clap::value_parser!(u64).range(1..))]
     count: Option<u64>,
     /// Bytes to send on each connection
-    #[arg(long, value_name = "N", requires = "bulk")]
+    #[arg(long, value_name = "N", requires = "bulk",
+        value_parser = clap::value_parser!(u64).range(1..))]
     bytes: Option<u64>,
     /// How long to run before measuring
     #[arg(long, value_name = "S", default_value = "0", value_parser = seconds)]
@@ -137,11 +146,26 @@ pub(crate) fn run(options: &Options, args: &Args) -> anyhow::Result<ExitCode> {
     if let Some(core) = common.core {
         pin::to(core)?;
     }
-    let network = Network::open(&common.via, &options.socket, common.polling)?;
+    let open = || Network::open(common.via(), &options.socket, common.polling);
     match &args.role {
-        Role::Server(args) => server::run(options, args, network),
-        Role::Client(args) => client::run(options, args, &network),
+        Role::Server(args) => server::run(options, args, open()?),
+        Role::Client(args) => {
+            let interrupt = Interrupt::on_sigint().context("cannot take SIGINT")?;
+            client::run(options, args, &open()?, &interrupt)
+        }
     }
+}
+
+impl Common {
+    fn via(&self) -> &Via {
+        self.via.as_ref().unwrap_or(&Via::First)
+    }
+}
+
+/// As [`seconds`], and not none.
+fn some_seconds(text: &str) -> Result<Duration, String> {
+    let span = seconds(text)?;
+    if span.is_zero() { Err("nothing can be measured in no time".to_owned()) } else { Ok(span) }
 }
 
 /// Seconds with a fraction; a day at most.

@@ -31,7 +31,7 @@ pub(super) fn run(
     network: Network,
 ) -> anyhow::Result<ExitCode> {
     let on = args.common.address;
-    let cannot = || format!("cannot listen on {on} over {}", args.common.via);
+    let cannot = || format!("cannot listen on {on} over {}", args.common.via());
     let mut report = if args.common.udp {
         let socket = network.bind(on).with_context(cannot)?;
         announce(args, socket.local_addr()?);
@@ -58,7 +58,7 @@ pub(super) fn run(
 
 /// Tells whoever started the server that clients may come.
 fn announce(args: &ServerArgs, at: std::net::SocketAddr) {
-    eprintln!("dmm: listening on {at} over {}", args.common.via);
+    eprintln!("dmm: listening on {at} over {}", args.common.via());
 }
 
 fn serve<P: Peer + 'static>(

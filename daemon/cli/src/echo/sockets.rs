@@ -8,18 +8,19 @@ use std::net::{Ipv4Addr, Ipv6Addr, Shutdown, SocketAddr};
 use std::path::Path;
 use std::str::FromStr;
 
+use dmm_admin::config::KERNEL;
 use nix::sys::socket::{getsockopt, sockopt};
 use serde::Serialize;
 
-use super::STALL;
+use super::{PATIENCE, STALL};
 
 /// Over what a run goes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Via {
     /// The kernel's sockets.
     Kernel,
-    /// The daemon's first stack.
-    Default,
+    /// The daemon's first stack, whatever its name.
+    First,
     /// The daemon's stack of this name.
     Stack(String),
 }
@@ -29,9 +30,8 @@ impl FromStr for Via {
 
     fn from_str(text: &str) -> Result<Self, String> {
         match text {
-            "" => Err("name a stack, or write default or kernel".to_owned()),
-            "kernel" => Ok(Self::Kernel),
-            "default" => Ok(Self::Default),
+            "" => Err(format!("name a stack, or write {KERNEL}")),
+            KERNEL => Ok(Self::Kernel),
             name => Ok(Self::Stack(name.to_owned())),
         }
     }
@@ -40,8 +40,8 @@ impl FromStr for Via {
 impl std::fmt::Display for Via {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.pad(match self {
-            Self::Kernel => "kernel",
-            Self::Default => "default",
+            Self::Kernel => KERNEL,
+            Self::First => "the first stack",
             Self::Stack(name) => name,
         })
     }
@@ -64,7 +64,7 @@ impl Network {
     pub(super) fn open(via: &Via, socket: &Path, polling: bool) -> anyhow::Result<Self> {
         let stack = match via {
             Via::Kernel => return Ok(Self { maker: Maker::Kernel, polling }),
-            Via::Default => None,
+            Via::First => None,
             Via::Stack(name) => Some(name.clone()),
         };
         let config = dmm::Config { socket: socket.to_owned(), ..dmm::Config::from_env()? };
@@ -133,12 +133,12 @@ impl Network {
         match &stream {
             Stream::Kernel(socket) => {
                 socket.set_nodelay(true)?;
-                socket.set_write_timeout(Some(STALL))?;
+                socket.set_write_timeout(Some(PATIENCE))?;
                 socket.set_nonblocking(self.polling)?;
             }
             Stream::Dmm(socket) => {
                 socket.set_nodelay(true)?;
-                socket.set_write_timeout(Some(STALL))?;
+                socket.set_write_timeout(Some(PATIENCE))?;
                 socket.set_nonblocking(self.polling)?;
             }
         }
@@ -182,11 +182,11 @@ pub(super) enum Stream {
 }
 
 impl Stream {
-    /// Bounds a blocking read by [`STALL`].
+    /// Bounds a blocking read by [`PATIENCE`].
     pub(super) fn bound_reads(&self) -> io::Result<()> {
         match self {
-            Self::Kernel(stream) => stream.set_read_timeout(Some(STALL)),
-            Self::Dmm(stream) => stream.set_read_timeout(Some(STALL)),
+            Self::Kernel(stream) => stream.set_read_timeout(Some(PATIENCE)),
+            Self::Dmm(stream) => stream.set_read_timeout(Some(PATIENCE)),
         }
     }
 

@@ -4,14 +4,16 @@ use std::io::{self, Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, UdpSocket};
 use std::path::Path;
 use std::process::ExitCode;
+use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
 use clap::Parser;
 
+use super::interrupt::Interrupt;
 use super::message::Pattern;
 use super::sockets::{Network, Stream, Via};
-use super::{Args, ClientArgs, Role, client, flow, seconds, server};
+use super::{Args, ClientArgs, Role, client, flow, seconds, server, some_seconds};
 use crate::Options;
 
 #[derive(Parser)]
@@ -32,7 +34,7 @@ fn client_args(to: SocketAddr, more: &str) -> (Options, ClientArgs) {
 fn run_client(to: SocketAddr, more: &str) -> bool {
     let (options, args) = client_args(to, more);
     let network = Network::open(&Via::Kernel, Path::new(""), args.common.polling).unwrap();
-    client::run(&options, &args, &network).unwrap() == ExitCode::SUCCESS
+    client::run(&options, &args, &network, &Arc::default()).unwrap() == ExitCode::SUCCESS
 }
 
 fn listener() -> (TcpListener, SocketAddr) {
@@ -159,9 +161,62 @@ fn datagrams_may_come_twice_and_out_of_order_but_not_changed() {
 }
 
 #[test]
+fn an_interrupted_run_ends_with_what_it_has() {
+    // Somebody who takes everything and answers nothing must not keep it, nor a long pause.
+    let silent = |listener: TcpListener| {
+        thread::spawn(move || {
+            let (mut stream, _) = listener.accept().unwrap();
+            while stream.read(&mut [0; 4096]).is_ok_and(|len| len > 0) {}
+        });
+    };
+    let echo = |listener| serve_one(listener, |_| ());
+    for (serve, more) in [
+        (silent as fn(_), "--seconds 3600"),
+        (silent as fn(_), "--seconds 3600 --polling"),
+        (echo as fn(_), "--seconds 3600 --depth 4"),
+        (echo as fn(_), "--count 2 --interval-ms 3600000"),
+    ] {
+        let (listener, at) = listener();
+        serve(listener);
+        let (options, args) = client_args(at, more);
+        let network = Network::open(&Via::Kernel, Path::new(""), args.common.polling).unwrap();
+        let interrupt = Arc::new(Interrupt::default());
+        let raised = Arc::clone(&interrupt);
+        let other = thread::spawn(move || {
+            // Until the run measures there is nobody to interrupt.
+            while !raised.is_measuring() {
+                thread::yield_now();
+            }
+            assert!(raised.raise());
+        });
+        let code = client::run(&options, &args, &network, &interrupt).unwrap();
+        other.join().unwrap();
+        assert_eq!(code, ExitCode::from(130), "{more}");
+    }
+}
+
+#[test]
+fn a_run_measures_something_over_a_stack_that_has_any_name() {
+    let refused = |more: &str| {
+        let words = format!("dmm client 10.0.0.1:7 {more}");
+        Line::try_parse_from(words.split_whitespace()).err().map(|error| error.to_string())
+    };
+    for more in ["--count 0", "--bulk --bytes 0", "--seconds 0"] {
+        assert!(refused(more).is_some_and(|text| text.contains("'0'")), "{more}");
+    }
+    let (_, args) = client_args("10.0.0.1:7".parse().unwrap(), "");
+    assert_eq!(args.common.via(), &Via::Kernel);
+    assert_eq!("default".parse(), Ok(Via::Stack("default".to_owned())));
+    let line = Line::try_parse_from(["dmm", "client", "10.0.0.1:7"]).unwrap();
+    let Role::Client(args) = line.args.role else { panic!("a client was asked for") };
+    assert_eq!(args.common.via(), &Via::First);
+}
+
+#[test]
 fn seconds_have_bounds() {
     assert_eq!(seconds("1.5"), Ok(Duration::from_millis(1500)));
     for wrong in ["-1", "nan", "inf", "86401", "1s", ""] {
         assert!(seconds(wrong).is_err(), "{wrong}");
     }
+    assert_eq!((seconds("0"), some_seconds("0").is_err()), (Ok(Duration::ZERO), true));
 }

@@ -35,6 +35,11 @@ fn check(root: &Value, schema: &Value, value: &Value, path: &str, found: &mut Ve
                 check(root, one, value, path, &mut inner);
                 inner.is_empty()
             }),
+            "not" => {
+                let mut inner = Vec::new();
+                check(root, rule, value, path, &mut inner);
+                !inner.is_empty()
+            }
             "minimum" => number().is_none_or(|(value, rule)| value >= rule),
             "maximum" => number().is_none_or(|(value, rule)| value <= rule),
             "minItems" => items().is_none_or(|(value, rule)| value as u64 >= rule),

@@ -9,16 +9,13 @@ use std::time::{Duration, Instant};
 use super::super::flow::{Flow, Turn, pause};
 use super::super::message::{Pattern, number_of};
 use super::super::sockets::{Datagram, is_idle};
-use super::super::{DATAGRAM_MAX, STALL};
+use super::super::{DATAGRAM_MAX, PATIENCE, STALL};
 use super::Measured;
 use super::plan::Plan;
 use super::tally::Tally;
 
 /// After this a datagram counts as lost.
 const LOST_AFTER: Duration = Duration::from_secs(1);
-
-/// How long a blocking receive waits before lost datagrams are looked for.
-const PATIENCE: Duration = Duration::from_millis(100);
 
 /// How often the farewell is sent; each may be lost.
 const FAREWELLS: u32 = 10;
@@ -138,12 +135,13 @@ impl Datagrams {
 
 impl Flow for Datagrams {
     fn turn(&mut self) -> io::Result<Turn> {
-        if let (Some(interval), true) = (self.plan.interval, self.in_flight.is_empty()) {
-            std::thread::sleep(interval);
+        if self.in_flight.is_empty() {
+            self.plan.pause();
         }
         let now = Instant::now();
         self.send(now)?;
-        if self.in_flight.is_empty() && self.plan.is_over(now, self.sent_measured) {
+        let all_back = self.in_flight.is_empty() && self.plan.is_over(now, self.sent_measured);
+        if all_back || self.plan.is_interrupted() {
             self.part()?;
             return Ok(Turn::Done);
         }

@@ -113,12 +113,12 @@ impl Messages {
 
 impl Flow for Messages {
     fn turn(&mut self) -> io::Result<Turn> {
-        if let (Some(interval), true) = (self.plan.interval, self.in_flight.is_empty()) {
-            std::thread::sleep(interval);
+        if self.in_flight.is_empty() {
+            self.plan.pause();
         }
         let now = Instant::now();
         self.lay_out(now);
-        if self.in_flight.is_empty() {
+        if self.in_flight.is_empty() || self.plan.is_interrupted() {
             return Ok(Turn::Done);
         }
         let wrote = self.write()?;

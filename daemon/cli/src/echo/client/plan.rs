@@ -1,8 +1,10 @@
 //! When a run measures, and when it ends. One for all connections, so that they do so together.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::super::ClientArgs;
+use super::super::interrupt::Interrupt;
 
 /// How long a run without any limit measures.
 const DEFAULT_SPAN: Duration = Duration::from_secs(5);
@@ -22,12 +24,14 @@ pub(super) struct Plan {
     /// Bytes that count.
     pub(super) bytes: Option<u64>,
     /// Pause before each message.
-    pub(super) interval: Option<Duration>,
+    interval: Option<Duration>,
+    interrupt: Arc<Interrupt>,
 }
 
 impl Plan {
     /// The plan of a run that starts now.
-    pub(super) fn starting_now(args: &ClientArgs, size: usize) -> Self {
+    pub(super) fn starting_now(args: &ClientArgs, size: usize, interrupt: &Arc<Interrupt>) -> Self {
+        interrupt.measure();
         let measure_from = Instant::now() + args.warmup;
         let unlimited = args.count.is_none() && args.bytes.is_none();
         let span = args.seconds.or_else(|| unlimited.then_some(DEFAULT_SPAN));
@@ -39,6 +43,7 @@ impl Plan {
             count: args.count,
             bytes: args.bytes,
             interval: args.interval_ms.map(Duration::from_millis),
+            interrupt: Arc::clone(interrupt),
         }
     }
 
@@ -47,9 +52,22 @@ impl Plan {
         now >= self.measure_from
     }
 
+    /// Whether what is on the way is not waited for.
+    pub(super) fn is_interrupted(&self) -> bool {
+        self.interrupt.came()
+    }
+
+    /// Pauses before a message, if that is wanted.
+    pub(super) fn pause(&self) {
+        if let Some(interval) = self.interval {
+            self.interrupt.sleep(interval);
+        }
+    }
+
     /// Whether the time is over, or `sent` messages that count were enough.
     pub(super) fn is_over(&self, now: Instant, sent: u64) -> bool {
-        self.until.is_some_and(|until| now >= until)
+        self.is_interrupted()
+            || self.until.is_some_and(|until| now >= until)
             || self.count.is_some_and(|count| sent >= count)
     }
 }
