@@ -12,6 +12,7 @@ use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::path::Path;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use dmm_proto::doorbell;
 use dmm_proto::hello::{self, AttachError, Hello, WELCOME_FDS};
@@ -34,7 +35,7 @@ use crate::socket::{Accepted, Core, Role};
 use crate::waiter::lock;
 
 /// How long a daemon may take to answer a hello before it counts as unreachable.
-const HELLO_TIMEOUT_S: i64 = 10;
+const HELLO_PATIENCE: Duration = Duration::from_secs(10);
 
 static GLOBAL: Mutex<Option<Client>> = Mutex::new(None);
 
@@ -61,8 +62,9 @@ impl Client {
     /// process is a fork of the one that attached.
     ///
     /// # Errors
-    /// [`Error::Unreachable`] without a daemon, [`Error::Attach`] if it refuses,
-    /// [`Error::Environment`] if a variable does not parse.
+    /// [`Error::Unreachable`] without a daemon, [`Error::Forbidden`] if its socket does not admit
+    /// this user, [`Error::Timeout`] (`ETIMEDOUT`) if it has not answered within 10 s,
+    /// [`Error::Attach`] if it refuses, [`Error::Environment`] if a variable does not parse.
     pub fn global() -> Result<Self, Error> {
         let mut global = lock(&GLOBAL);
         if let Some(client) = &*global
@@ -88,12 +90,27 @@ impl Client {
     /// Attaches as `config` says.
     ///
     /// # Errors
-    /// [`Error::Unreachable`] without a daemon, [`Error::Attach`] if it refuses.
+    /// As [`Client::global`], but for the environment, which is not asked.
     pub fn attach_with(config: &Config) -> Result<Self, Error> {
-        let socket = reach(&config.socket)
-            .map_err(|source| Error::Unreachable { path: config.socket.clone(), source })?;
-        let session = Session::open(socket, config)
-            .map_err(|source| Error::Attach { path: config.socket.clone(), source })?;
+        Self::attach_within(config, HELLO_PATIENCE)
+    }
+
+    /// As [`Client::attach_with`], giving the daemon this long to answer.
+    fn attach_within(config: &Config, patience: Duration) -> Result<Self, Error> {
+        let path = || config.socket.clone();
+        // SO_SNDTIMEO and SO_RCVTIMEO in socket(7): what takes longer fails with EAGAIN.
+        let timed_out = |error: &io::Error| error.kind() == io::ErrorKind::WouldBlock;
+        let socket = reach(&config.socket, patience).map_err(|source| match source.kind() {
+            io::ErrorKind::PermissionDenied => Error::Forbidden { path: path(), source },
+            _ if timed_out(&source) => Error::Timeout { path: path(), patience },
+            _ => Error::Unreachable { path: path(), source },
+        })?;
+        let session = Session::open(socket, config).map_err(|source| match source {
+            AttachError::Io(source) if timed_out(&source) => {
+                Error::Timeout { path: path(), patience }
+            }
+            source => Error::Attach { path: path(), source },
+        })?;
         Ok(Self { session: Arc::new(session) })
     }
 
@@ -274,13 +291,13 @@ impl Session {
     }
 }
 
-/// Connects to the daemon's socket.
-fn reach(path: &Path) -> io::Result<OwnedFd> {
+/// Connects to the daemon's socket, where every step may take as long as `patience`.
+fn reach(path: &Path, patience: Duration) -> io::Result<OwnedFd> {
     let address = UnixAddr::new(path)?;
     let flags = SockFlag::SOCK_CLOEXEC;
     let socket = socket(AddressFamily::Unix, SockType::SeqPacket, flags, None)?;
     // Also bounds connect(2) while the daemon's backlog is full.
-    let timeout = TimeVal::seconds(HELLO_TIMEOUT_S);
+    let timeout = TimeVal::microseconds(i64::try_from(patience.as_micros()).unwrap_or(i64::MAX));
     setsockopt(&socket, sockopt::SendTimeout, &timeout)?;
     setsockopt(&socket, sockopt::ReceiveTimeout, &timeout)?;
     loop {
@@ -297,4 +314,32 @@ fn program_name() -> String {
     let program = std::env::args_os().next().unwrap_or_default();
     let name = Path::new(&program).file_name().unwrap_or_default();
     name.to_string_lossy().into_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use nix::sys::socket::{Backlog, bind, listen};
+
+    /// As a daemon that is stopped: the kernel takes connections for it until the backlog is full.
+    #[test]
+    fn a_daemon_that_does_not_answer_is_a_timeout_with_a_remedy() {
+        const PATIENCE: Duration = Duration::from_millis(50);
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("dmmd.sock");
+        let flags = SockFlag::SOCK_CLOEXEC;
+        let door = socket(AddressFamily::Unix, SockType::SeqPacket, flags, None).unwrap();
+        bind(door.as_raw_fd(), &UnixAddr::new(&path).unwrap()).unwrap();
+        listen(&door, Backlog::new(1).unwrap()).unwrap();
+        let config = Config { socket: path.clone(), ..Config::default() };
+        // Two find room in a backlog of 1 and miss the answer; the third is not even connected.
+        for _ in 0..3 {
+            let error = Client::attach_within(&config, PATIENCE).unwrap_err();
+            assert!(matches!(error, Error::Timeout { .. }), "{error}");
+            let error = io::Error::from(error);
+            assert_eq!(error.kind(), io::ErrorKind::TimedOut);
+            assert!(error.to_string().contains("see its log, restart it"), "{error}");
+        }
+        assert_eq!(reach(&path, PATIENCE).unwrap_err().kind(), io::ErrorKind::WouldBlock);
+    }
 }

@@ -6,6 +6,7 @@
 
 use std::io;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use dmm_proto::hello::AttachError;
 use nix::errno::Errno;
@@ -20,6 +21,29 @@ pub enum Error {
         path: PathBuf,
         /// What the system said.
         source: io::Error,
+    },
+    /// The daemon's socket is there, and this user may not use it.
+    #[error(
+        "not allowed to use dmmd's socket {}: its mode (clients.mode) and clients.users and \
+         clients.groups of the daemon's configuration decide, or run as root ({source})",
+        path.display()
+    )]
+    Forbidden {
+        /// The socket.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// Somebody listens, and does not answer.
+    #[error(
+        "dmmd at {} did not answer within {} s: see its log, restart it if it is stuck",
+        path.display(), patience.as_secs_f64()
+    )]
+    Timeout {
+        /// Where the daemon was found.
+        path: PathBuf,
+        /// How long was waited.
+        patience: Duration,
     },
     /// Somebody answers, but no session came of it.
     #[error("cannot attach to dmmd at {}: {source}", path.display())]
@@ -63,7 +87,8 @@ impl Error {
     #[must_use]
     pub fn errno(&self) -> i32 {
         match self {
-            Self::Unreachable { source, .. } => errno(source),
+            Self::Unreachable { source, .. } | Self::Forbidden { source, .. } => errno(source),
+            Self::Timeout { .. } => Errno::ETIMEDOUT as i32,
             Self::Attach { source: AttachError::Refused { errno, .. }, .. } => *errno,
             Self::Attach { source: AttachError::Io(source), .. } => errno(source),
             Self::Attach { .. } => Errno::EPROTO as i32,

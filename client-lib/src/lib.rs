@@ -43,3 +43,8 @@ pub use error::{Error, errno};
 pub use poll::{Event, Events, Interest, Poll, Source, Token};
 pub use tcp::{Incoming, TcpListener, TcpStream};
 pub use udp::UdpSocket;
+
+/// The program in the README, compiled with the crate's other examples.
+#[cfg(doctest)]
+#[doc = include_str!("../../README.md")]
+struct Readme;

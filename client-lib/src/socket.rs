@@ -271,6 +271,19 @@ impl Core {
         self.phase() == Phase::Failed || self.state().has(State::BROKEN)
     }
 
+    /// Whether a stream is established and not over. After a FIN each way it is over as soon as the
+    /// stack is done with what was written: the daemon does not tell of the FIN's acknowledgement.
+    pub(crate) fn is_connected(&self) -> bool {
+        let state = self.state();
+        let closed = || {
+            let (daemon, client) = (&self.parts.daemon, &self.parts.client);
+            state.has(State::RX_ENDED)
+                && self.tx_shut.load(Ordering::Acquire)
+                && daemon.tx_head.load(Ordering::Acquire) == client.tx_tail.load(Ordering::Acquire)
+        };
+        self.phase() == Phase::Open && !state.has(State::BROKEN) && !closed()
+    }
+
     /// The error that ended the socket, if it was not told yet.
     pub(crate) fn pending_error(&self) -> Option<io::Error> {
         if self.error_told.load(Ordering::Acquire) {
@@ -278,10 +291,18 @@ impl Core {
         }
         let errno = match self.phase() {
             Phase::Failed => lock(&self.answer).map_or(0, |answer| answer.errno),
-            _ if self.is_broken() => self.parts.daemon.error.load(Ordering::Acquire),
+            _ if self.is_broken() => self.breaking_errno(),
             _ => 0,
         };
         (errno != 0).then(|| from_daemon(errno))
+    }
+
+    /// What broke the connection. tcp_reset(): in CLOSE-WAIT a reset means that nobody reads any
+    /// more, in any other state that something was lost.
+    fn breaking_errno(&self) -> u32 {
+        let errno = self.parts.daemon.error.load(Ordering::Acquire);
+        let close_wait = self.state().has(State::RX_ENDED) && !self.tx_shut.load(Ordering::Acquire);
+        if close_wait && errno == Errno::ECONNRESET as u32 { Errno::EPIPE as u32 } else { errno }
     }
 
     /// As [`Core::pending_error`], telling it (`SO_ERROR` in socket(7)).

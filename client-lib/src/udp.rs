@@ -60,7 +60,8 @@ impl UdpSocket {
     /// Makes `to` the only peer: others' datagrams are dropped, [`UdpSocket::send`] goes there.
     ///
     /// # Errors
-    /// As connect(2) for a datagram socket; `ECONNRESET` if the daemon ended.
+    /// As connect(2) for a datagram socket, `EAFNOSUPPORT` for a peer of the other family among them;
+    /// `ECONNRESET` if the daemon ended.
     pub fn connect(&self, to: impl ToSocketAddrs) -> io::Result<()> {
         let mut last = os(Errno::EINVAL);
         for peer in to.to_socket_addrs()? {
@@ -74,6 +75,9 @@ impl UdpSocket {
 
     fn set_peer(&self, to: SocketAddr) -> io::Result<()> {
         let Inner { client, core, peer, .. } = &*self.inner;
+        if self.family_differs(to) {
+            return Err(os(Errno::EAFNOSUPPORT));
+        }
         let mut peer = lock(peer);
         *lock(&core.answer) = None;
         let socket = core.socket();
@@ -87,10 +91,12 @@ impl UdpSocket {
     /// Sends a datagram to the first address that `to` gives. Waits for room unless non-blocking.
     ///
     /// # Errors
-    /// `EMSGSIZE` above 65,507 bytes, `EAGAIN` if it may not wait any longer, `ECONNRESET` if the
-    /// daemon ended.
+    /// `EMSGSIZE` above 65,507 bytes; `EAFNOSUPPORT` from an IPv4 socket to an IPv6 address, and
+    /// `ENETUNREACH` the other way round unless it is bound to `::`; `EINVAL` for port 0; `EAGAIN` if
+    /// it may not wait any longer, `ECONNRESET` if the daemon ended.
     pub fn send_to(&self, bytes: &[u8], to: impl ToSocketAddrs) -> io::Result<usize> {
         let to = to.to_socket_addrs()?.next().ok_or_else(|| os(Errno::EINVAL))?;
+        self.check_destination(to)?;
         self.transmit(bytes, Some(to))
     }
 
@@ -99,8 +105,27 @@ impl UdpSocket {
     /// # Errors
     /// `EDESTADDRREQ` without one; else as [`UdpSocket::send_to`].
     pub fn send(&self, bytes: &[u8]) -> io::Result<usize> {
-        self.peer_addr().map_err(|_| os(Errno::EDESTADDRREQ))?;
+        lock(&self.inner.peer).ok_or_else(|| os(Errno::EDESTADDRREQ))?;
         self.transmit(bytes, None)
+    }
+
+    /// Refuses where no datagram can go. What the stack alone knows, it drops and counts.
+    fn check_destination(&self, to: SocketAddr) -> io::Result<()> {
+        if self.family_differs(to) {
+            // udpv6_sendmsg() takes an IPv4 address as a mapped one, to which no route leads from
+            // an IPv6 address.
+            let errno = if to.is_ipv4() { Errno::ENETUNREACH } else { Errno::EAFNOSUPPORT };
+            return Err(os(errno));
+        }
+        if to.port() == 0 { Err(os(Errno::EINVAL)) } else { Ok(()) }
+    }
+
+    /// Whether nothing can go from this socket to `to` because of its family. One that is bound to
+    /// `::` sends to both (`IPV6_V6ONLY` in ipv6(7)).
+    fn family_differs(&self, to: SocketAddr) -> bool {
+        let local = self.inner.local;
+        let dual = local.is_ipv6() && local.ip().is_unspecified();
+        local.is_ipv4() != to.is_ipv4() && !dual
     }
 
     fn transmit(&self, bytes: &[u8], to: Option<SocketAddr>) -> io::Result<usize> {
@@ -207,9 +232,10 @@ impl UdpSocket {
     /// The connected peer.
     ///
     /// # Errors
-    /// `ENOTCONN` without one.
+    /// `ENOTCONN` without one, or if its port is 0, which Linux does not count as one.
     pub fn peer_addr(&self) -> io::Result<SocketAddr> {
-        lock(&self.inner.peer).ok_or_else(|| os(Errno::ENOTCONN))
+        let peer = lock(&self.inner.peer).filter(|peer| peer.port() != 0);
+        peer.ok_or_else(|| os(Errno::ENOTCONN))
     }
 
     /// Another handle to the same socket.

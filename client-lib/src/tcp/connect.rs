@@ -4,7 +4,7 @@
 //! one that does, and the slot table asks that one.
 
 use std::io;
-use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, ToSocketAddrs};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, ToSocketAddrs};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -51,9 +51,13 @@ impl Client {
     pub fn connect(&self, stack: Option<&str>, to: impl ToSocketAddrs) -> io::Result<TcpStream> {
         let mut last = os(Errno::EINVAL);
         for remote in to.to_socket_addrs()? {
-            let stream = self.start_connect(stack, None, remote)?;
-            match stream.finish_connect(Patience::Endless) {
-                Ok(()) => return Ok(stream),
+            let started = self.start_connect(stack, None, remote);
+            let finish = |stream: TcpStream| {
+                stream.finish_connect(Patience::Endless)?;
+                Ok(stream)
+            };
+            match started.and_then(finish) {
+                Ok(stream) => return Ok(stream),
                 Err(error) => last = error,
             }
         }
@@ -84,8 +88,9 @@ impl Client {
     /// and writes before that wait.
     ///
     /// # Errors
-    /// `EINVAL` if the two addresses differ in family, `EMFILE` if the session has no socket left,
-    /// and as [`Client::stack`](Client::stacks) for an unknown name.
+    /// `EINVAL` if the two addresses differ in family, `ENETUNREACH` if `remote` is a multicast or
+    /// broadcast address, `EMFILE` if the session has no socket left, and as
+    /// [`Client::stack`](Client::stacks) for an unknown name.
     pub fn start_connect(
         &self,
         stack: Option<&str>,
@@ -95,6 +100,10 @@ impl Client {
         let local = local.unwrap_or_else(|| any_like(&remote));
         if local.is_ipv4() != remote.is_ipv4() {
             return Err(os(Errno::EINVAL));
+        }
+        // RFC 9293 section 3.9.2.3: TCP talks to one station. The errno is tcp_v4_connect()'s.
+        if is_group(remote.ip()) {
+            return Err(os(Errno::ENETUNREACH));
         }
         let instance = self.next_instance(self.stack(stack)?);
         let core = self.session.open_slot(instance, Role::Stream { local, remote })?;
@@ -120,6 +129,11 @@ impl TcpStream {
         });
         outcome.unwrap_or_else(|ended| Err(session.failure(ended, Errno::ETIMEDOUT)))
     }
+}
+
+/// Whether the address stands for several stations.
+fn is_group(address: IpAddr) -> bool {
+    address.is_multicast() || address == IpAddr::V4(Ipv4Addr::BROADCAST)
 }
 
 /// The unspecified address and port of the family of `other`.

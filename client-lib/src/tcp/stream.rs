@@ -14,6 +14,7 @@ use dmm_proto::op::{How, Submission};
 use nix::errno::Errno;
 
 use crate::client::Client;
+use crate::context::Ended;
 use crate::error::os;
 use crate::socket::{Core, Patience, Phase};
 use crate::waiter::lock;
@@ -78,12 +79,10 @@ impl TcpStream {
     /// The other end's address.
     ///
     /// # Errors
-    /// `ENOTCONN` if the connection was not established.
+    /// `ENOTCONN` if the connection was not established, or is over: it broke, or both ends closed
+    /// it and the stack is done with what was written.
     pub fn peer_addr(&self) -> io::Result<SocketAddr> {
-        match self.core().phase() {
-            Phase::Open => Ok(self.inner.peer),
-            Phase::Opening | Phase::Failed => Err(os(Errno::ENOTCONN)),
-        }
+        if self.core().is_connected() { Ok(self.inner.peer) } else { Err(os(Errno::ENOTCONN)) }
     }
 
     /// Copies out what arrived without consuming it (`MSG_PEEK`), waiting like a read.
@@ -95,21 +94,24 @@ impl TcpStream {
     }
 
     /// Shuts down one or both directions. After `Write` or `Both`, writes fail with `EPIPE`, also
-    /// those that wait in other threads; after `Read` or `Both`, reads give what had arrived and then
-    /// 0.
+    /// those that wait in other threads. After `Read` or `Both`, reads give what is there, else 0 at
+    /// once: after `Read` alone also what arrives later, as Linux does; after both directions that is
+    /// dropped.
     ///
     /// # Errors
-    /// `ENOTCONN` if the connection is not established or broke; `ECONNRESET` if the daemon ended.
+    /// `ENOTCONN` if the connection is not established or is over, as in [`TcpStream::peer_addr`];
+    /// `ECONNRESET` if the daemon ended.
     pub fn shutdown(&self, how: Shutdown) -> io::Result<()> {
         let core = self.core();
         self.client().session.check()?;
-        if core.phase() != Phase::Open || core.is_broken() {
+        // inet_shutdown()
+        if !core.is_connected() {
             return Err(os(Errno::ENOTCONN));
         }
-        let (rx, tx, how) = match how {
-            Shutdown::Read => (true, false, How::Read),
-            Shutdown::Write => (false, true, How::Write),
-            Shutdown::Both => (true, true, How::Both),
+        let (rx, tx) = match how {
+            Shutdown::Read => (true, false),
+            Shutdown::Write => (false, true),
+            Shutdown::Both => (true, true),
         };
         if tx {
             // Under the lock: who writes now is seen by the daemon before the shutdown.
@@ -119,22 +121,27 @@ impl TcpStream {
         if rx {
             core.rx_shut.store(true, Ordering::Release);
         }
-        let socket = core.socket();
-        let submitted =
-            self.client().session.ask(core.instance(), Submission::Shutdown { socket, how });
+        let rx_shut = core.rx_shut.load(Ordering::Acquire);
+        let submitted = if core.tx_shut.load(Ordering::Acquire) {
+            let how = if rx_shut { How::Both } else { How::Write };
+            let socket = core.socket();
+            self.client().session.ask(core.instance(), Submission::Shutdown { socket, how })
+        } else {
+            // The daemon, told of `Read`, would drop what arrives from now on. Linux delivers it
+            // (tcp_data_queue() does not look at RCV_SHUTDOWN) until this end sends its FIN.
+            Ok(())
+        };
         core.notify();
         submitted
     }
 
-    /// Reads by `take`, which consumes or only copies, when there is something to take.
+    /// Reads by `take`, which consumes or only copies, when there is something to take. A read of
+    /// nothing (`empty`) waits and tells errors like any other, as Linux's does.
     fn receive(
         &self,
         empty: bool,
         mut take: impl FnMut(&mut RxReader) -> usize,
     ) -> io::Result<usize> {
-        if empty {
-            return Ok(0);
-        }
         let (session, core) = (&self.client().session, &**self.core());
         let patience = core.options.read_patience();
         let outcome = session.wait(&core.waiters, patience, || {
@@ -145,8 +152,11 @@ impl TcpStream {
                 Phase::Failed => return Some(core.tell_error().map_or(Ok(0), Err)),
                 Phase::Open => {}
             }
-            let len = take(&mut lock(&core.rx));
-            if len > 0 {
+            let (len, there) = {
+                let mut rx = lock(&core.rx);
+                (take(&mut rx), empty && rx.available() > 0)
+            };
+            if len > 0 || there {
                 return Some(Ok(len));
             }
             // tcp_recvmsg(): after a FIN the error stays untold.
@@ -158,7 +168,11 @@ impl TcpStream {
             }
             core.rx_shut.load(Ordering::Acquire).then_some(Ok(0))
         });
-        outcome.unwrap_or_else(|ended| Err(session.failure(ended, Errno::EAGAIN)))
+        outcome.unwrap_or_else(|ended| match (ended, patience) {
+            // tcp_recvmsg(): having slept, it does not come back for nothing.
+            (Ended::TimedOut, Patience::Until(_)) if empty => Ok(0),
+            _ => Err(session.failure(ended, Errno::EAGAIN)),
+        })
     }
 
     /// Reads by `take`, which consumes, and tells the daemon of the room if it waits for it.
@@ -185,9 +199,6 @@ impl TcpStream {
     /// Writes the parts one after the other: with patience all of them, else what fits.
     fn send(&self, parts: &[&[u8]]) -> io::Result<usize> {
         let wanted: usize = parts.iter().map(|part| part.len()).sum();
-        if wanted == 0 {
-            return Ok(0);
-        }
         let (session, core) = (&self.client().session, &**self.core());
         let patience = core.options.write_patience();
         let mut done = 0;
@@ -217,6 +228,9 @@ impl TcpStream {
         if core.is_broken() || shut() {
             // sk_stream_error(): the error that broke it first, then the broken pipe.
             return Some(Err(core.tell_error().unwrap_or_else(|| os(Errno::EPIPE))));
+        }
+        if parts.iter().all(|part| part.is_empty()) {
+            return Some(Ok(0));
         }
         let rest;
         let parts = if skip == 0 {

@@ -27,6 +27,44 @@ fn without_a_daemon_one_message_says_what_to_do() {
 }
 
 #[test]
+fn a_user_who_may_not_is_told_what_decides() {
+    use std::os::unix::fs::PermissionsExt;
+
+    let daemon = FakeDaemon::start();
+    // Nobody may use the socket, and everybody look into its folder.
+    for (path, mode) in [(daemon.path(), 0o000), (daemon.path().parent().unwrap(), 0o755)] {
+        std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)).unwrap();
+    }
+    let path = daemon.path().to_owned();
+    let error = as_nobody(move || Client::attach(path).unwrap_err());
+    assert!(matches!(error, Error::Forbidden { .. }), "{error}");
+    assert_eq!(error.errno(), Errno::EACCES as i32);
+    let words = error.to_string();
+    for word in ["clients.mode", "clients.users", "clients.groups", "root"] {
+        assert!(words.contains(word), "{words}");
+    }
+    assert!(!words.contains("start dmmd"), "{words}");
+}
+
+/// Runs this as a user whom file modes bind: any but root.
+fn as_nobody<T: Send>(work: impl FnOnce() -> T + Send) -> T {
+    use nix::libc::{SYS_setresuid, c_long, syscall};
+
+    const NOBODY: c_long = 65_534;
+    let other_user = || {
+        if !nix::unistd::geteuid().is_root() {
+            return work();
+        }
+        // SAFETY: the system call, unlike the function of that name, concerns this thread alone,
+        // which ends with its work.
+        let done = unsafe { syscall(SYS_setresuid, NOBODY, NOBODY, NOBODY) };
+        assert_eq!(done, 0);
+        work()
+    };
+    std::thread::scope(|scope| scope.spawn(other_user).join().unwrap())
+}
+
+#[test]
 fn a_daemon_of_another_version_is_told_apart() {
     let daemon = FakeDaemon::start_as(Setup { refuses_version: true, ..Setup::default() });
     let error = Client::attach(daemon.path()).unwrap_err();

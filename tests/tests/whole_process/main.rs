@@ -12,6 +12,7 @@ mod endings;
 mod huge_pages;
 mod impaired;
 mod leftovers;
+mod like_std;
 mod matrix;
 mod proxy;
 mod refusals;

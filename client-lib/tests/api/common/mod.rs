@@ -1,5 +1,6 @@
 //! What the tests share: a daemon with loopback semantics, and ways to wait without a clock.
 
+pub mod alike;
 pub mod fake;
 mod pump;
 mod world;

@@ -75,7 +75,10 @@ impl World {
     }
 
     fn move_bytes(&mut self, tx: &mut TxFifo, peer: Key) -> bool {
-        let Some(rx) = self.sockets.get_mut(&peer).and_then(Held::fifos) else {
+        let reader = self.sockets.get_mut(&peer);
+        let hears =
+            |held: &&mut Held| !matches!(&held.kind, Kind::Stream(Stream { deaf: true, .. }));
+        let Some(rx) = reader.filter(hears).and_then(Held::fifos) else {
             let queued = usize::try_from(tx.queued()).unwrap();
             tx.consume(queued);
             return false;

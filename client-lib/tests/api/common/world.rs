@@ -72,6 +72,8 @@ pub(super) struct Stream {
     /// Everything written is to be followed by a FIN.
     pub(super) finishing: bool,
     pub(super) finished: bool,
+    /// Told that nobody reads any more: what arrives is dropped.
+    pub(super) deaf: bool,
     pub(super) reset_on_close: bool,
 }
 
@@ -286,6 +288,7 @@ impl World {
     fn shutdown(&mut self, key: Key, how: How) {
         if let Kind::Stream(stream) = &mut self.held(key).kind {
             stream.finishing |= matches!(how, How::Write | How::Both);
+            stream.deaf |= matches!(how, How::Read | How::Both);
         }
     }
 
@@ -369,6 +372,7 @@ impl World {
             peer: Peer::Awaited,
             finishing: false,
             finished: false,
+            deaf: false,
             reset_on_close: false,
         }
     }
