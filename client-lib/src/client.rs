@@ -11,7 +11,7 @@ use std::ops::Range;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::path::Path;
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use dmm_proto::doorbell;
@@ -30,14 +30,22 @@ use crate::channel::Channels;
 use crate::config::Config;
 use crate::context::{Context, Ended};
 use crate::error::{Error, os};
-use crate::slots::Slots;
-use crate::socket::{Accepted, Core, Role};
+use crate::slots::{Slots, reset_on_close};
+use crate::socket::{Accepted, Core, Patience, Role};
 use crate::waiter::lock;
 
 /// How long a daemon may take to answer a hello before it counts as unreachable.
 const HELLO_PATIENCE: Duration = Duration::from_secs(10);
 
+/// How long closing a port waits for the daemon: far longer than it takes, if it runs.
+const CLOSE_PATIENCE: Duration = Duration::from_secs(1);
+
 static GLOBAL: Mutex<Option<Client>> = Mutex::new(None);
+
+/// Held while the global client attaches, so that threads which start together share one session.
+static ATTACHING: Mutex<()> = Mutex::new(());
+/// The process that [`ATTACHING`] belongs to: a child forked meanwhile inherits it locked for ever.
+static ATTACHING_OWNER: AtomicU32 = AtomicU32::new(0);
 
 /// A session with a daemon. Cloning gives another handle to the same one.
 #[derive(Clone)]
@@ -66,16 +74,22 @@ impl Client {
     /// this user, [`Error::Timeout`] (`ETIMEDOUT`) if it has not answered within 10 s,
     /// [`Error::Attach`] if it refuses, [`Error::Environment`] if a variable does not parse.
     pub fn global() -> Result<Self, Error> {
-        let mut global = lock(&GLOBAL);
-        if let Some(client) = &*global
-            && !client.session.is_inherited()
-            && client.session.look_alive()
-        {
-            return Ok(client.clone());
+        if let Some(client) = Self::living_global() {
+            return Ok(client);
         }
+        let _attaching = attaching();
+        if let Some(client) = Self::living_global() {
+            return Ok(client);
+        }
+        // Not under the lock of `GLOBAL`: this may take as long as the daemon does.
         let client = Self::attach_with(&Config::from_env()?)?;
-        *global = Some(client.clone());
+        *lock(&GLOBAL) = Some(client.clone());
         Ok(client)
+    }
+
+    fn living_global() -> Option<Self> {
+        let client = lock(&GLOBAL).clone()?;
+        (!client.session.is_inherited() && client.session.look_alive()).then_some(client)
     }
 
     /// Attaches to the daemon at `path`: a session of its own beside others of this process.
@@ -251,20 +265,37 @@ impl Session {
         })
     }
 
-    /// Is done with a listener, and with the connections that nobody took. One that arrives while
-    /// this is under way is closed by whoever drains next, which may be the program's next call.
-    pub(crate) fn close_listener(&self, core: &Core, instances: Range<u32>) {
+    /// Is done with a listener, and resets the connections that nobody took. One that arrives while
+    /// this is under way is reset by whoever drains next, which may be the program's next call.
+    pub(crate) fn close_listener(&self, core: &Arc<Core>, instances: Range<u32>) {
         self.close(core, instances);
         let Role::Listener(backlog) = &core.role else { return };
         let untaken = std::mem::take(&mut lock(backlog).accepted);
         for Accepted { core, .. } in untaken {
+            if !self.is_inherited() {
+                // Noticed by the close if it fails.
+                let _ = self.channels.defer(core.instance(), reset_on_close(core.socket()));
+            }
             self.close(&core, std::iter::once_with(|| core.instance()));
         }
+        self.wait_until_closed(core);
+    }
+
+    /// Waits until the daemon has given the port of a closed socket back, as close(2) does: who
+    /// binds to it next must not find it taken. For a second at most: the daemon may be stopped.
+    pub(crate) fn wait_until_closed(&self, core: &Core) {
+        if self.is_inherited() {
+            return;
+        }
+        let patience = Patience::from_timeout(Some(CLOSE_PATIENCE));
+        // That it ended, or takes long, makes no difference to a closed socket.
+        let _ =
+            self.wait(&core.waiters, patience, || lock(&self.slots).is_closed(core).then_some(()));
     }
 
     /// Is done with a socket, which its handle's `Drop` calls: never waits. `holders` are the
     /// instances that have it.
-    pub(crate) fn close(&self, core: &Core, holders: impl Iterator<Item = u32>) {
+    pub(crate) fn close(&self, core: &Arc<Core>, holders: impl Iterator<Item = u32>) {
         for watch in lock(&core.watches).drain(..) {
             watch.close();
         }
@@ -289,6 +320,13 @@ impl Session {
         }
         slots.close(core, due);
     }
+}
+
+/// Lets one thread attach at a time. A fork of the process that this belongs to goes without.
+fn attaching() -> Option<MutexGuard<'static, ()>> {
+    let process = std::process::id();
+    let owner = ATTACHING_OWNER.compare_exchange(0, process, Ordering::Relaxed, Ordering::Relaxed);
+    (owner == Ok(0) || owner == Err(process)).then(|| lock(&ATTACHING))
 }
 
 /// Connects to the daemon's socket, where every step may take as long as `patience`.

@@ -18,7 +18,7 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, Weak};
 
 use dmm_proto::Breach;
-use dmm_proto::op::{Completion, Socket, Submission};
+use dmm_proto::op::{Completion, Socket, SocketOption, Submission};
 use dmm_proto::session::Memory;
 use nix::errno::Errno;
 
@@ -50,9 +50,11 @@ enum Holder {
         listener: Arc<Core>,
         instance: u32,
     },
-    /// Closed by the program; `due` instances have not confirmed it yet.
+    /// Closed by the program; `due` instances have not confirmed it yet. Somebody may wait for
+    /// the last one.
     Closing {
         due: u32,
+        waiting: Option<Arc<Core>>,
     },
 }
 
@@ -90,11 +92,22 @@ impl Slots {
     }
 
     /// Takes the socket from its slot, which is free when `due` instances have confirmed the close.
-    pub(crate) fn close(&mut self, core: &Core, due: u32) {
-        self.entries[core.slot as usize].holder = Holder::Closing { due };
-        self.starving.retain(|(listener, _)| !std::ptr::eq(listener.as_ptr(), core));
+    pub(crate) fn close(&mut self, core: &Arc<Core>, due: u32) {
+        let waiting = Some(Arc::clone(core));
+        self.entries[core.slot as usize].holder = Holder::Closing { due, waiting };
+        self.starving.retain(|(listener, _)| !std::ptr::eq(listener.as_ptr(), Arc::as_ptr(core)));
         if due == 0 {
             self.release(core.slot);
+        }
+    }
+
+    /// Whether nobody holds the closed socket any more.
+    pub(crate) fn is_closed(&self, core: &Core) -> bool {
+        match &self.entries[core.slot as usize].holder {
+            Holder::Closing { waiting: Some(closed), .. } => {
+                !std::ptr::eq(Arc::as_ptr(closed), core)
+            }
+            _ => true,
         }
     }
 
@@ -150,13 +163,15 @@ impl Slots {
             (Holder::Credit { .. }, Completion::Accepted { local, peer, .. }) => {
                 self.accepted(socket, local.0, peer.0, channels)?;
             }
-            (Holder::Closing { due }, Completion::Closed { .. }) => match due {
-                0 | 1 => self.release(socket.slot),
-                due => {
-                    let holder = Holder::Closing { due: due - 1 };
-                    self.entries[socket.slot as usize].holder = holder;
+            (Holder::Closing { due, .. }, Completion::Closed { .. }) if *due < 2 => {
+                self.release(socket.slot);
+            }
+            (Holder::Closing { .. }, Completion::Closed { .. }) => {
+                let holder = &mut self.entries[socket.slot as usize].holder;
+                if let Holder::Closing { due, .. } = holder {
+                    *due -= 1;
                 }
-            },
+            }
             (Holder::Credit { .. }, Completion::Closed { .. }) => self.release(socket.slot),
             // Words that crossed the program's close on their way.
             _ => {}
@@ -195,11 +210,12 @@ impl Slots {
         channels: &Channels,
     ) -> Result<(), Breach> {
         let slot = socket.slot as usize;
-        let closing = Holder::Closing { due: 1 };
+        let closing = Holder::Closing { due: 1, waiting: None };
         let holder = std::mem::replace(&mut self.entries[slot].holder, closing);
         let Holder::Credit { listener, instance } = holder else { return Ok(()) };
         let Role::Listener(backlog) = &listener.role else { return Ok(()) };
         if !self.holds(&listener) {
+            channels.defer(instance, reset_on_close(socket))?;
             return channels.defer(instance, Submission::Close { socket });
         }
         let role = Role::Stream { local, remote: peer };
@@ -255,7 +271,16 @@ impl Slots {
     }
 
     fn release(&mut self, slot: u32) {
-        self.entries[slot as usize].holder = Holder::Free;
+        let holder = std::mem::replace(&mut self.entries[slot as usize].holder, Holder::Free);
         self.free.push(slot);
+        if let Holder::Closing { waiting: Some(core), .. } = holder {
+            core.notify();
+        }
     }
+}
+
+/// Makes the close of a connection a reset: nobody has seen it, and its peer is to know (as Linux
+/// does with what a listener held, inet_csk_listen_stop).
+pub(crate) const fn reset_on_close(socket: Socket) -> Submission {
+    Submission::SetOption { socket, option: SocketOption::ResetOnClose, value: 1 }
 }

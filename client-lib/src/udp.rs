@@ -37,6 +37,9 @@ impl Drop for Inner {
     fn drop(&mut self) {
         let core = &self.core;
         self.client.session.close(core, std::iter::once_with(|| core.instance()));
+        if matches!(core.role, Role::Datagram { local } if local.port() != 0) {
+            self.client.session.wait_until_closed(core);
+        }
     }
 }
 

@@ -16,5 +16,6 @@ mod like_std;
 mod matrix;
 mod proxy;
 mod refusals;
+mod reuse;
 mod transfer;
 mod udp;
