@@ -5,17 +5,17 @@
 #![forbid(unsafe_code)]
 
 mod access;
+mod listener;
 mod report;
 mod sessions;
 
 use std::collections::HashMap;
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
-use std::os::unix::fs::PermissionsExt;
-use std::path::{Path, PathBuf};
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::PathBuf;
 use std::time::Instant as Clock;
 
-use anyhow::{Context, bail};
+use anyhow::Context;
 use dmm_admin::config::Config;
 use dmm_admin::control::{is_request, parse_request, reply};
 use dmm_proto::hello;
@@ -23,16 +23,14 @@ use nix::errno::Errno;
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
-use nix::sys::socket::{
-    AddressFamily, Backlog, SockFlag, SockType, UnixAddr, accept4, bind, connect, getsockopt,
-    listen, socket, sockopt,
-};
+use nix::sys::socket::{getsockopt, sockopt};
 use tracing::{info, warn};
 
 use crate::assembly::{self, Machine};
 use crate::session::SessionId;
 use crate::worker::message::{FromWorker, ToWorker};
 use access::Access;
+use listener::Listener;
 use sessions::Sessions;
 
 /// Connections that have not said who they are at most; one more closes the oldest.
@@ -58,11 +56,10 @@ pub struct Options {
 /// The control thread's state.
 pub struct Control {
     config: Config,
-    socket_path: PathBuf,
     started: Clock,
     machine: Machine,
     epoll: Epoll,
-    listener: OwnedFd,
+    listener: Listener,
     signals: SignalFd,
     access: Access,
     sessions: Sessions,
@@ -86,20 +83,13 @@ pub fn run(config: Config, options: &Options) -> anyhow::Result<()> {
     let signals = SignalFd::with_flags(&set, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK)
         .context("cannot make a signalfd")?;
     crate::fault::install().context("cannot handle SIGBUS")?;
-    let socket_path = options.socket.clone().unwrap_or_else(|| config.socket.clone());
+    let socket_path = options.socket.as_ref().unwrap_or(&config.socket);
     let access = Access::new(&config.clients)?;
-    let listener = listen_on(&socket_path, config.clients.mode.0)?;
-    let machine = match assembly::start(&config, options.file_prefix.as_deref()) {
-        Ok(machine) => machine,
-        Err(error) => {
-            let _ = std::fs::remove_file(&socket_path);
-            return Err(error);
-        }
-    };
+    let listener = Listener::bind(socket_path, config.clients.mode.0)?;
+    let machine = assembly::start(&config, options.file_prefix.as_deref())?;
     let control = Control {
         sessions: Sessions::new(config.clients.clone()),
         config,
-        socket_path,
         started: Clock::now(),
         machine,
         epoll: Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC).context("cannot make an epoll")?,
@@ -123,45 +113,6 @@ fn is_ignored(signal: Signal) -> bool {
     mask >> (signal as u32 - 1) & 1 == 1
 }
 
-/// Listens at `path`. A socket left behind by a daemon that died is replaced; a live one is not.
-fn listen_on(path: &Path, mode: u32) -> anyhow::Result<OwnedFd> {
-    let address = UnixAddr::new(path)
-        .with_context(|| format!("{} is no socket path: shorten it", path.display()))?;
-    if path.exists() {
-        let probe = seqpacket()?;
-        match connect(probe.as_raw_fd(), &address) {
-            Err(Errno::ECONNREFUSED) => {
-                std::fs::remove_file(path)
-                    .with_context(|| format!("cannot replace {}", path.display()))?;
-            }
-            Ok(()) => bail!(
-                "another dmmd answers on {}: stop it, or give this one a socket of its own \
-                 (--socket)",
-                path.display()
-            ),
-            Err(errno) => bail!(
-                "{} is in the way ({errno}): remove it, or choose another path (--socket)",
-                path.display()
-            ),
-        }
-    } else if let Some(folder) = path.parent() {
-        std::fs::create_dir_all(folder)
-            .with_context(|| format!("cannot make the folder {}", folder.display()))?;
-    }
-    let listener = seqpacket()?;
-    bind(listener.as_raw_fd(), &address)
-        .with_context(|| format!("cannot listen on {}", path.display()))?;
-    std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode))
-        .with_context(|| format!("cannot set the mode of {}", path.display()))?;
-    listen(&listener, Backlog::new(128)?).context("cannot listen")?;
-    Ok(listener)
-}
-
-fn seqpacket() -> anyhow::Result<OwnedFd> {
-    let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
-    socket(AddressFamily::Unix, SockType::SeqPacket, flags, None).context("cannot make a socket")
-}
-
 impl Control {
     fn serve(mut self) -> anyhow::Result<()> {
         self.watch(&self.listener, LISTENER)?;
@@ -171,7 +122,7 @@ impl Control {
             warn!("{warning}");
         }
         info!(
-            socket = %self.socket_path.display(),
+            socket = %self.listener.path().display(),
             stacks = self.machine.stacks.len(),
             workers = self.machine.workers.len(),
             "ready"
@@ -207,9 +158,8 @@ impl Control {
     }
 
     fn accept(&mut self) {
-        let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
-        let connection = match accept4(self.listener.as_raw_fd(), flags) {
-            Ok(fd) => crate::descriptor::own(fd),
+        let connection = match self.listener.accept() {
+            Ok(connection) => connection,
             Err(Errno::EAGAIN | Errno::EINTR | Errno::ECONNABORTED) => return,
             Err(errno) => {
                 // Out of descriptors: give the oldest stranger's back, so that this cannot spin.
@@ -332,7 +282,8 @@ impl Control {
     /// Closes connections properly, then ends the workers and the ports.
     fn end(mut self) -> anyhow::Result<()> {
         let _ = sd_notify::notify(&[sd_notify::NotifyState::Stopping]);
-        let _ = std::fs::remove_file(&self.socket_path);
+        // Whoever comes now finds no daemon, or the next one.
+        drop(self.listener);
         for worker in &self.machine.workers {
             worker.tell(ToWorker::Close);
         }

@@ -40,7 +40,7 @@ fn status(control: &mut Control) -> Status {
         version: env!("CARGO_PKG_VERSION").to_owned(),
         pid: std::process::id(),
         uptime_s: control.started.elapsed().as_secs(),
-        socket: control.socket_path.clone(),
+        socket: control.listener.path().to_owned(),
         hugepages: control.machine.hugepages,
         workers: workers(control),
         stacks: stacks(control, &reports),

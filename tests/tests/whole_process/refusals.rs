@@ -1,7 +1,13 @@
 //! What cannot work says so: one clear message, and an exit code that is not 0.
 
+use std::ffi::OsStr;
+use std::fs;
 use std::os::fd::{AsFd, AsRawFd};
+use std::os::unix::fs::{FileTypeExt, symlink};
+use std::os::unix::net::UnixListener;
+use std::path::Path;
 use std::process::Command;
+use std::sync::Arc;
 
 use dmm_proto::hello::{AttachError, Hello, receive_welcome};
 use dmm_tests::command::{output, program};
@@ -9,6 +15,8 @@ use dmm_tests::daemon::Daemon;
 use dmm_tests::lab::{Lab, Link, PortKind, config};
 use dmm_tests::namespace::Namespace;
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, UnixAddr, connect, socket};
+use nix::sys::stat::Mode;
+use nix::unistd::mkfifo;
 use serde_json::{Value, json};
 
 /// Asserts that the daemon does not start with this configuration, and that its one message has all
@@ -85,6 +93,99 @@ fn what_is_in_use_is_refused() {
     assert!(message.contains("another dmmd answers"), "{message}");
     // The first has not noticed.
     assert_eq!(lab.daemon.status().stacks.len(), 1);
+}
+
+/// Runs a daemon that is to listen at `socket`, whose port cannot start, and returns its message.
+fn message_for_socket(namespace: &Namespace, socket: &OsStr) -> String {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("dmmd.json");
+    let no_such_device = changed(|config| config["ports"][0]["device"] = json!("0000:fe:1f.7"));
+    fs::write(&path, no_such_device).unwrap();
+    let mut command = namespace.command(program("dmmd"));
+    let output = output(command.arg("--config").arg(path).arg("--socket").arg(socket));
+    let log = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.code(), Some(1), "{log}");
+    let messages: Vec<_> = log.lines().filter(|line| line.starts_with("dmmd: ")).collect();
+    assert_eq!(messages.len(), 1, "one message: {log}");
+    messages[0].to_owned()
+}
+
+#[test]
+fn nothing_but_a_dead_socket_is_replaced() {
+    let namespace = Namespace::new("refusals");
+    let folder = tempfile::tempdir().unwrap();
+    let at = |name: &str| folder.path().join(name);
+    fs::write(at("precious.txt"), "precious").unwrap();
+    mkfifo(&at("fifo"), Mode::S_IRWXU).unwrap();
+    fs::create_dir(at("folder")).unwrap();
+    symlink(at("precious.txt"), at("link")).unwrap();
+    symlink(at("nothing"), at("dangling")).unwrap();
+    symlink(at("loop"), at("loop")).unwrap();
+    let _live = UnixListener::bind(at("live")).unwrap();
+    for (name, what) in [
+        ("precious.txt", "a regular file"),
+        ("fifo", "a FIFO"),
+        ("folder", "a folder"),
+        ("link", "a symbolic link"),
+        ("dangling", "a symbolic link"),
+        ("loop", "a symbolic link"),
+        ("live", "a socket"),
+    ] {
+        let before = fs::symlink_metadata(at(name)).unwrap().file_type();
+        let message = message_for_socket(&namespace, at(name).as_os_str());
+        for word in [name, "is in the way", what, "remove it", "--socket"] {
+            assert!(message.contains(word), "{word:?} is missing: {message}");
+        }
+        assert_eq!(fs::symlink_metadata(at(name)).unwrap().file_type(), before, "{name}");
+    }
+    assert_eq!(fs::read_to_string(at("precious.txt")).unwrap(), "precious");
+    // A dead one gives way, and the daemon that cannot start takes its own away again.
+    drop(UnixListener::bind(at("dead")).unwrap());
+    let message = message_for_socket(&namespace, at("dead").as_os_str());
+    assert!(message.contains("0000:fe:1f.7"), "{message}");
+    assert!(!at("dead").exists());
+}
+
+#[test]
+fn a_path_that_no_socket_can_have_is_refused() {
+    let namespace = Namespace::new("refusals");
+    let folder = tempfile::tempdir().unwrap();
+    let at = |name: &str| folder.path().join(name).into_os_string();
+    fs::write(at("file"), "").unwrap();
+    symlink(at("nowhere/at/all"), at("dangling")).unwrap();
+    for (path, words) in [
+        (at(&"long".repeat(27)), ["no socket path", "107 bytes", "shorten it"]),
+        (at("new/"), ["no socket path", "names a folder", "add the name of a file"]),
+        (at("file/sock"), ["the folder", "make it", "--socket"]),
+        (at("dangling/sock"), ["the folder", "make it", "--socket"]),
+        ("/proc/dmmd.sock".into(), ["cannot listen", "folder that this user", "--socket"]),
+    ] {
+        let message = message_for_socket(&namespace, &path);
+        for word in words {
+            assert!(message.contains(word), "{word:?} is missing: {message}");
+        }
+    }
+}
+
+#[test]
+fn a_daemon_that_ends_leaves_the_socket_of_another() {
+    let namespace = Arc::new(Namespace::new("refusals"));
+    let mut daemon = Daemon::start(&namespace, &config(&[Link::new(0, PortKind::Tap)], 1));
+    let path = daemon.socket();
+    fs::remove_file(&path).unwrap();
+    let _other = UnixListener::bind(&path).unwrap();
+    assert_eq!(daemon.terminate().code(), Some(0));
+    assert!(is_socket(&path), "the other's socket is gone");
+    // Its own goes.
+    fs::remove_file(&path).unwrap();
+    daemon.restart();
+    assert!(is_socket(&path));
+    assert_eq!(daemon.terminate().code(), Some(0));
+    assert!(!path.exists());
+}
+
+fn is_socket(path: &Path) -> bool {
+    fs::symlink_metadata(path).is_ok_and(|metadata| metadata.file_type().is_socket())
 }
 
 #[test]
