@@ -153,6 +153,10 @@ fn check_vdev(device: &str, address: &BusDevice) -> Result<(), Error> {
         return Err(Error::TapArgument { device: device.to_owned(), argument });
     }
     let Some(interface) = address.interface() else { return Ok(()) };
+    // Other drivers call something else so: net_vhost, the path of its socket.
+    if !address.is_tap() && !address.is_packet_socket() {
+        return Ok(());
+    }
     // `struct ifreq` of netdevice(7).
     if interface.is_empty() || interface.len() >= libc::IFNAMSIZ {
         let (device, interface) = (device.to_owned(), interface.to_owned());
@@ -165,7 +169,7 @@ fn check_vdev(device: &str, address: &BusDevice) -> Result<(), Error> {
         if exists {
             return Err(Error::InterfaceExists { device, interface });
         }
-    } else if address.is_packet_socket() && !exists {
+    } else if !exists {
         return Err(Error::NoSuchInterface { device, interface });
     }
     Ok(())
