@@ -1,24 +1,40 @@
-//! A packet socket on a veth pair: the kernel's half answers ping.
+//! Packet sockets on veth pairs: the kernel's half answers ping, and goes away.
 
 #![cfg(feature = "dpdk")]
 
 mod dpdk_support;
 
-use dmm_port::{Port, RxChecksum, Wake};
+use dmm_port::dpdk::Eal;
+use dmm_port::{Link, Port, RxChecksum, Wake};
 use dpdk_support::*;
 use etherparse::{PacketBuilder, SlicedPacket, TransportSlice};
 
 #[test]
 fn a_veth_carries_frames_both_ways() {
     enter_new_namespace();
+    let eal = start_eal();
+    frames_go_both_ways(&eal);
+    the_link_is_the_interfaces(&eal);
+    only_what_was_set_is_unset(&eal);
+}
+
+/// A veth pair whose ends send nothing by themselves.
+fn make_quiet_pair(near: &str, far: &str) {
+    run(&format!("ip link add {near} type veth peer name {far}"));
+    for end in [near, far] {
+        run(&format!("ip link set {end} addrgenmode none"));
+        run(&format!("ip link set {end} up"));
+    }
+}
+
+fn frames_go_both_ways(eal: &Eal) {
     run("ip link add dmmveth0 type veth peer name dmmveth1");
     run("ip link set dmmveth0 up");
     run("ip link set dmmveth1 up");
     run("ip addr add 10.79.0.1/24 dev dmmveth1");
-    let eal = start_eal();
-    let mut port = start_port(&eal, "net_af_packet0,iface=dmmveth0", 1);
+    let mut port = start_port(eal, "net_af_packet0,iface=dmmveth0", 1);
     println!("{:?} {:?}", port.info(), port.link());
-    assert!(port.link().up);
+    wait_until("the link", || port.link().up);
     assert!(!port.info().rx_checksum && !port.info().tx_checksum);
     let (mut rx, mut tx) = port.queue_pair(0).expect("first time");
     assert_eq!(rx.wake(), Wake::Timer);
@@ -48,4 +64,36 @@ fn a_veth_carries_frames_both_ways() {
     assert_eq!(verdict, RxChecksum::Unknown);
     drop((rx, tx, port));
     assert!(interface_exists("dmmveth0"), "the interface was there before");
+}
+
+fn the_link_is_the_interfaces(eal: &Eal) {
+    make_quiet_pair("dmmveth4", "dmmveth5");
+    let port = start_port(eal, "net_af_packet2,iface=dmmveth4", 1);
+    wait_until("the link", || port.link().up);
+    run("ip link set dmmveth5 down");
+    wait_until("the carrier's loss", || !port.link().up);
+    run("ip link set dmmveth5 up");
+    wait_until("the carrier", || port.link().up);
+    run("ip link delete dmmveth4");
+    assert_eq!(port.link(), Link { up: false, speed_mbps: 0 });
+    // Another of its name is not the one that the socket is bound to.
+    make_quiet_pair("dmmveth4", "dmmveth5");
+    wait_until("the other's carrier", || run("ip link show dmmveth4").contains("state UP"));
+    assert!(!port.link().up);
+}
+
+fn only_what_was_set_is_unset(eal: &Eal) {
+    make_quiet_pair("dmmveth6", "dmmveth7");
+    let promiscuity = || {
+        let text = run("ip -d link show dmmveth6");
+        let mut words = text.split_whitespace().skip_while(|word| *word != "promiscuity");
+        words.nth(1).and_then(|count| count.parse::<u32>().ok()).unwrap_or_else(|| panic!("{text}"))
+    };
+    for (operators, count) in [("off", 0), ("on", 1)] {
+        run(&format!("ip link set dmmveth6 promisc {operators}"));
+        let port = start_port(eal, "net_af_packet3,iface=dmmveth6", 1);
+        assert_eq!(promiscuity(), count + 1, "while the port runs");
+        drop(port);
+        assert_eq!(promiscuity(), count, "after its end");
+    }
 }

@@ -188,6 +188,32 @@ fn is_socket(path: &Path) -> bool {
     fs::symlink_metadata(path).is_ok_and(|metadata| metadata.file_type().is_socket())
 }
 
+/// How many have made this interface accept frames for any address, as the kernel counts them.
+fn promiscuity(namespace: &Namespace, interface: &str) -> u64 {
+    let text = namespace.ip(&format!("-d -j link show dev {interface}"));
+    let links: Value = serde_json::from_str(&text).unwrap();
+    links[0]["promiscuity"].as_u64().unwrap()
+}
+
+#[test]
+fn an_interface_stays_as_it_was() {
+    let (namespace, peer) = (Arc::new(Namespace::new("refusals")), Namespace::new("peer"));
+    namespace.join("near0", &peer, "far0");
+    let config = config(&[Link::new(0, PortKind::AfPacket)], 1);
+    let mut daemon = Daemon::start(&namespace, &config);
+    assert_eq!(promiscuity(&namespace, "near0"), 1);
+    assert_eq!(daemon.terminate().code(), Some(0));
+    assert_eq!(promiscuity(&namespace, "near0"), 0, "after its end");
+    daemon.restart();
+    daemon.kill();
+    assert_eq!(promiscuity(&namespace, "near0"), 0, "after its death");
+    let mut failing = config;
+    let gone = json!({"name": "p1", "device": "net_af_packet1,iface=gone"});
+    failing["ports"].as_array_mut().unwrap().push(gone);
+    refused(&namespace, &failing.to_string(), &["p1", "gone"]);
+    assert_eq!(promiscuity(&namespace, "near0"), 0, "after a start that failed");
+}
+
 #[test]
 fn a_missing_daemon_is_named() {
     let path = "/tmp/dmm-tests-no-such.sock";

@@ -9,6 +9,7 @@ use nix::net::if_::if_nametoindex;
 
 use super::eal::{Eal, LogLevel};
 use super::error::{Errno, Error};
+use super::interface::Interface;
 use super::needs::Needs;
 use super::port::DpdkPortConfig;
 use super::signals::OccupiedSignals;
@@ -54,6 +55,13 @@ pub(super) struct Attached {
     pub(super) port: u16,
     pub(super) address: BusDevice,
     pub(super) needs: Needs,
+    pub(super) kernel: KernelSide,
+}
+
+/// What the kernel has behind a device that uses one of its interfaces; else nothing.
+#[derive(Debug, Default)]
+pub(super) struct KernelSide {
+    pub(super) interface: Option<Interface>,
 }
 
 /// Attaches the device that `config` names.
@@ -66,16 +74,35 @@ pub(super) fn attach(eal: &Eal, config: &DpdkPortConfig) -> Result<Attached, Err
     }
     // A PCI device on the allow-list was probed when the environment started.
     if let Some(port) = port_of(&address.name) {
-        return Ok(Attached { port, address, needs });
+        return Ok(Attached { port, address, needs, kernel: KernelSide::default() });
     }
-    hot_plug(eal, device, &address)?;
+    let kernel = match address.interface() {
+        Some(name) if address.is_packet_socket() => attach_to(eal, device, &address, name)?,
+        _ => {
+            hot_plug(eal, device, &address)?;
+            KernelSide::default()
+        }
+    };
     match port_of(&address.name) {
-        Some(port) => Ok(Attached { port, address, needs }),
+        Some(port) => Ok(Attached { port, address, needs, kernel }),
         None => {
             detach(&address);
             Err(Error::Attach { device: device.to_owned(), reason: Errno(libc::ENODEV) })
         }
     }
+}
+
+/// Hot-plugs a device that uses the kernel's interface `name`.
+fn attach_to(
+    eal: &Eal,
+    device: &str,
+    address: &BusDevice,
+    name: &str,
+) -> Result<KernelSide, Error> {
+    let unknown = |reason| Error::KernelSide { device: device.to_owned(), reason };
+    let interface = Interface::find(name).map_err(unknown)?;
+    hot_plug(eal, device, address)?;
+    Ok(KernelSide { interface: Some(interface) })
 }
 
 /// `address` with the arguments that its driver wants beside those that were configured.

@@ -223,14 +223,29 @@ fn set_up_queue(device: &mut Device, plan: &Plan<'_>, queue: u16) -> Result<(), 
 
 /// Promiscuous and all-multicast: a stack may own several Ethernet addresses, and neighbour
 /// discovery (RFC 4861) is multicast. Devices without filters refuse, and need neither.
-fn accept_all_addresses(device: &Device) -> Result<(), Error> {
+fn accept_all_addresses(device: &mut Device) -> Result<(), Error> {
+    const STEP: &str = "accept all addresses";
+    if let Some(interface) = &device.kernel.interface {
+        if interface.was_promiscuous() {
+            // The start has unset the operator's own flag (`rte_eth_dev_start` has the driver do
+            // what it takes for its default), and this sets it again.
+            // SAFETY: a started port.
+            unsafe { dpdk::rte_eth_promiscuous_enable(device.port) };
+        }
+        return interface.accept_all_addresses().map_err(|error| {
+            let reason = Errno(error.raw_os_error().unwrap_or(libc::EIO));
+            Error::Setup { device: device.label.clone(), step: STEP, reason }
+        });
+    }
     // SAFETY: a started port.
     let promiscuous = unsafe { dpdk::rte_eth_promiscuous_enable(device.port) };
+    device.promiscuous = promiscuous == 0;
     // SAFETY: a started port.
     let multicast = unsafe { dpdk::rte_eth_allmulticast_enable(device.port) };
+    device.all_multicast = multicast == 0;
     for returned in [promiscuous, multicast] {
         if -returned != libc::ENOTSUP {
-            refused(device, "accept all addresses", returned)?;
+            refused(device, STEP, returned)?;
         }
     }
     Ok(())

@@ -5,7 +5,7 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use super::attach::{self, Attached, BusDevice};
+use super::attach::{self, Attached, BusDevice, KernelSide};
 use super::eal::Eal;
 use super::error::Error;
 use super::needs::Needs;
@@ -22,6 +22,10 @@ pub(super) struct Device {
     pub(super) port: u16,
     /// Whether it was started.
     pub(super) started: bool,
+    /// Whether it was told to accept frames for any address.
+    pub(super) promiscuous: bool,
+    /// Whether it was told to accept frames for any multicast address.
+    pub(super) all_multicast: bool,
     /// The memory that its driver wants.
     pub(super) needs: Needs,
     /// One mempool per queue pair.
@@ -30,6 +34,8 @@ pub(super) struct Device {
     pub(super) bells: Option<EventBells>,
     /// What was lost on our side of the driver.
     pub(super) losses: Losses,
+    /// What the kernel has behind it, if it uses the kernel's.
+    pub(super) kernel: KernelSide,
     address: BusDevice,
     /// Last: the environment outlives the pools.
     pub(super) eal: Eal,
@@ -65,15 +71,18 @@ impl Losses {
 impl Device {
     /// Attaches the device that `config` names.
     pub(super) fn attach(eal: &Eal, config: &DpdkPortConfig) -> Result<Self, Error> {
-        let Attached { port, address, needs } = attach::attach(eal, config)?;
+        let Attached { port, address, needs, kernel } = attach::attach(eal, config)?;
         Ok(Self {
             label: config.device.clone(),
             port,
             started: false,
+            promiscuous: false,
+            all_multicast: false,
             needs,
             pools: Vec::new(),
             bells: None,
             losses: Losses::default(),
+            kernel,
             address,
             eal: eal.clone(),
         })
@@ -82,6 +91,15 @@ impl Device {
 
 impl Drop for Device {
     fn drop(&mut self) {
+        // A device that the kernel keeps, as it does mlx5's, would keep both.
+        if self.promiscuous {
+            // SAFETY: a started port of ours.
+            unsafe { dpdk_sys::rte_eth_promiscuous_disable(self.port) };
+        }
+        if self.all_multicast {
+            // SAFETY: a started port of ours.
+            unsafe { dpdk_sys::rte_eth_allmulticast_disable(self.port) };
+        }
         if self.started {
             // SAFETY: a started port of ours, and no queue of it is left.
             unsafe { dpdk_sys::rte_eth_dev_stop(self.port) };

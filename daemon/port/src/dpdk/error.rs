@@ -207,6 +207,17 @@ pub enum Error {
         /// What DPDK says.
         reason: Errno,
     },
+    /// The kernel does not say what it has behind a device.
+    #[error(
+        "the kernel's side of device {device} cannot be found ({reason}): raise the open \
+             files limit"
+    )]
+    KernelSide {
+        /// As configured.
+        device: String,
+        /// What the system says.
+        reason: std::io::Error,
+    },
     /// The descriptors behind a wake-up could not be made.
     #[error("no descriptor for wake-ups of device {device} ({reason}): raise the open files limit")]
     Wake {

@@ -27,6 +27,7 @@ mod configure;
 mod device;
 mod eal;
 mod error;
+mod interface;
 mod needs;
 mod offload;
 mod pool;

@@ -137,6 +137,10 @@ impl Port for DpdkPort {
     }
 
     fn link(&self) -> Link {
+        // Drivers of packet sockets say "up" whatever happens to the interface.
+        if self.device.kernel.interface.as_ref().is_some_and(|interface| !interface.is_running()) {
+            return Link::default();
+        }
         let mut link = dpdk::rte_eth_link::default();
         // SAFETY: a started port, and a local to write to; on failure it stays "down".
         unsafe { dpdk::rte_eth_link_get_nowait(self.device.port, &raw mut link) };

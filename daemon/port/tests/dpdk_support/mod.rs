@@ -57,6 +57,15 @@ pub fn kernel_counter(interface: &str, counter: &str) -> u64 {
     }
 }
 
+/// Waits for a condition that is named for messages.
+pub fn wait_until(what: &str, mut condition: impl FnMut() -> bool) {
+    let give_up = Clock::now() + DEADLINE;
+    while !condition() {
+        assert!(Clock::now() < give_up, "{what} did not come");
+        std::thread::yield_now();
+    }
+}
+
 pub fn start_eal() -> Eal {
     Eal::init(&EalConfig::default()).expect("root, and DPDK's drivers installed")
 }
