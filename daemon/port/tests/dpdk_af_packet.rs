@@ -1,11 +1,13 @@
-//! Packet sockets on veth pairs: the kernel's half answers ping, and goes away.
+//! Packet sockets on veth pairs: the kernel's half answers ping, floods, and goes away.
 
 #![cfg(feature = "dpdk")]
 
 mod dpdk_support;
 
+use std::net::UdpSocket;
+
 use dmm_port::dpdk::Eal;
-use dmm_port::{Link, Port, RxChecksum, Wake};
+use dmm_port::{Instant, Link, Port, RxChecksum, Wake};
 use dpdk_support::*;
 use etherparse::{PacketBuilder, SlicedPacket, TransportSlice};
 
@@ -14,6 +16,7 @@ fn a_veth_carries_frames_both_ways() {
     enter_new_namespace();
     let eal = start_eal();
     frames_go_both_ways(&eal);
+    what_the_ring_has_no_room_for_is_counted(&eal);
     the_link_is_the_interfaces(&eal);
     only_what_was_set_is_unset(&eal);
 }
@@ -64,6 +67,36 @@ fn frames_go_both_ways(eal: &Eal) {
     assert_eq!(verdict, RxChecksum::Unknown);
     drop((rx, tx, port));
     assert!(interface_exists("dmmveth0"), "the interface was there before");
+}
+
+/// A ring has 512 slots.
+fn what_the_ring_has_no_room_for_is_counted(eal: &Eal) {
+    const FLOOD: u64 = 2_000;
+    make_quiet_pair("dmmveth2", "dmmveth3");
+    run("ip addr add 10.79.1.1/24 dev dmmveth3");
+    run("ip neigh add 10.79.1.2 lladdr 02:00:00:00:00:02 dev dmmveth3");
+    let mut port = start_port(eal, "net_af_packet1,iface=dmmveth2", 2);
+    let mut queues: Vec<_> = (0..2).map(|index| port.queue_pair(index).expect("first")).collect();
+    let mut flooded = 0;
+    for round in 1..=2 {
+        // From a number of ports, so that both queues have some.
+        let sockets: Vec<_> =
+            (0..16).map(|_| UdpSocket::bind("10.79.1.1:0").expect("an address")).collect();
+        for socket in sockets.iter().cycle().take(FLOOD as usize) {
+            socket.send_to(b"flood", "10.79.1.2:9").expect("a neighbour");
+        }
+        flooded += FLOOD;
+        let sent = kernel_counter("dmmveth3", "tx_packets");
+        assert!(sent >= flooded - 100, "{sent} frames of {flooded} left the kernel");
+        assert!(port.stats().rx_missed > 0, "round {round}");
+        wait_until("the last of what was sent", || {
+            queues.iter_mut().for_each(|(rx, _)| while !rx.burst(Instant::ZERO).is_empty() {});
+            let stats = port.stats();
+            assert!(stats.rx_frames + stats.rx_missed <= sent, "{sent} sent: {stats:?}");
+            stats.rx_frames + stats.rx_missed == sent
+        });
+    }
+    println!("{:?}", port.stats());
 }
 
 fn the_link_is_the_interfaces(eal: &Eal) {

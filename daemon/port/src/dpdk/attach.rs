@@ -11,6 +11,7 @@ use super::eal::{Eal, LogLevel};
 use super::error::{Errno, Error};
 use super::interface::Interface;
 use super::needs::Needs;
+use super::packet_socket::{PacketSockets, Seen};
 use super::port::DpdkPortConfig;
 use super::signals::OccupiedSignals;
 
@@ -62,6 +63,7 @@ pub(super) struct Attached {
 #[derive(Debug, Default)]
 pub(super) struct KernelSide {
     pub(super) interface: Option<Interface>,
+    pub(super) sockets: PacketSockets,
 }
 
 /// Attaches the device that `config` names.
@@ -101,8 +103,13 @@ fn attach_to(
 ) -> Result<KernelSide, Error> {
     let unknown = |reason| Error::KernelSide { device: device.to_owned(), reason };
     let interface = Interface::find(name).map_err(unknown)?;
+    let before = Seen::now().map_err(unknown)?;
     hot_plug(eal, device, address)?;
-    Ok(KernelSide { interface: Some(interface) })
+    let sockets = PacketSockets::since(&before).map_err(|reason| {
+        detach(address);
+        unknown(reason)
+    })?;
+    Ok(KernelSide { interface: Some(interface), sockets })
 }
 
 /// `address` with the arguments that its driver wants beside those that were configured.

@@ -209,8 +209,8 @@ pub enum Error {
     },
     /// The kernel does not say what it has behind a device.
     #[error(
-        "the kernel's side of device {device} cannot be found ({reason}): raise the open \
-             files limit"
+        "the kernel's side of device {device} cannot be found ({reason}): check that /proc is \
+             mounted, and raise the open files limit"
     )]
     KernelSide {
         /// As configured.

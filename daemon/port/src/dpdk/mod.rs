@@ -30,6 +30,7 @@ mod error;
 mod interface;
 mod needs;
 mod offload;
+mod packet_socket;
 mod pool;
 mod port;
 mod rss;

@@ -158,7 +158,7 @@ impl Port for DpdkPort {
         PortStats {
             rx_frames: stats.ipackets,
             rx_bytes: stats.ibytes,
-            rx_missed: stats.imissed + stats.rx_nombuf,
+            rx_missed: stats.imissed + stats.rx_nombuf + self.device.kernel.sockets.dropped(),
             rx_errors: stats.ierrors + self.device.losses.rx_oversize(),
             tx_frames: stats.opackets,
             tx_bytes: stats.obytes,
