@@ -18,6 +18,7 @@
 pub mod config;
 pub mod kinds;
 pub mod pair;
+mod reassembly;
 mod room;
 mod smoltcp;
 mod test;

@@ -4,6 +4,8 @@
 //! the protocol.
 #![forbid(unsafe_code)]
 
+use crate::reassembly::Losses;
+
 macro_rules! counters {
     ($($(#[$doc:meta])* $field:ident = $name:literal,)*) => {
         /// Counts since the stack was made.
@@ -54,6 +56,14 @@ counters! {
     drop_checksum_partial = "drop.rx_checksum_partial",
     /// IP packets with inconsistent headers, or with fewer bytes than their headers announce.
     drop_malformed = "drop.ip_malformed",
+    /// Fragments whose packet was not complete after 30 seconds.
+    drop_fragment_timeout = "drop.fragment_timeout",
+    /// Fragments whose packet gave way to a newer one: too many were incomplete.
+    drop_fragment_evicted = "drop.fragment_evicted",
+    /// Fragments that overlap or contradict others, and those others (RFC 5722).
+    drop_fragment_overlap = "drop.fragment_overlap",
+    /// Fragments that no packet can have, or more of one than a path makes.
+    drop_fragment_malformed = "drop.fragment_malformed",
     /// Frames for other Ethernet addresses, which a port shows that accepts all.
     drop_other_mac = "drop.other_mac",
     /// Frames with a VLAN tag, which this kind does not know.
@@ -98,4 +108,14 @@ counters! {
     drop_icmp_error = "drop.icmp_error",
     /// Answers that found no transmit slot.
     drop_tx_full = "drop.tx_no_slot",
+}
+
+impl Counters {
+    /// Adds what the reassembler lost.
+    pub(super) fn add_fragment_losses(&mut self, losses: Losses) {
+        self.drop_fragment_timeout += losses.timeout;
+        self.drop_fragment_evicted += losses.evicted;
+        self.drop_fragment_overlap += losses.overlap;
+        self.drop_fragment_malformed += losses.malformed;
+    }
 }

@@ -140,7 +140,7 @@ impl Carrier {
         Self { sockets, handle, payload: vec![0; CARRIER_BYTES], mtu: usize::from(mtu) }
     }
 
-    /// Lets the library check a frame that should hold, or complete, a datagram for `port`.
+    /// Lets the library check a frame that should hold a datagram for `port`.
     /// Returns its payload and both ends, if it does.
     pub(super) fn receive(
         &mut self,

@@ -14,8 +14,8 @@
 //! ```
 //!
 //! What the library lacks and this kind therefore does itself: backlogs, user timeouts that spare
-//! idle connections, static neighbours, and a table of sockets that does not slow down as it
-//! grows. What remains missing: SACK, timestamps, fragmentation over IPv6, path MTU discovery,
+//! idle connections, static neighbours, reassembly, and a table of sockets that does not slow down
+//! as it grows. What remains missing: SACK, timestamps, fragmentation over IPv6, path MTU discovery,
 //! ICMP errors.
 #![forbid(unsafe_code)]
 
@@ -24,7 +24,6 @@ mod checksum;
 mod connection;
 mod counters;
 mod datagram;
-mod fragments;
 mod link;
 mod listener;
 mod neighbours;
@@ -40,7 +39,7 @@ use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
-use ::smoltcp::config::{FRAGMENTATION_BUFFER_SIZE, REASSEMBLY_BUFFER_SIZE};
+use ::smoltcp::config::FRAGMENTATION_BUFFER_SIZE;
 use ::smoltcp::socket::tcp;
 use dmm_port::flow::Flow;
 use dmm_port::{Instant, RxFrame, TxBurst};
@@ -48,10 +47,10 @@ use nix::errno::Errno;
 
 use crate::config::{Congestion, StackConfig, TcpConfig};
 use crate::kinds::BuildError;
+use crate::reassembly::Reassembler;
 use crate::{Event, Request, SocketReport, Stack};
 use counters::Counters;
 use datagram::Carrier;
-use fragments::Fragments;
 use link::Link;
 use neighbours::Neighbours;
 use net::Net;
@@ -59,7 +58,7 @@ use options::Options;
 use slots::{Slot, SlotIndex, Slots};
 
 // The library takes its limits from the environment of its build: `.cargo/config.toml`.
-const _: () = assert!(FRAGMENTATION_BUFFER_SIZE >= 65_535 && REASSEMBLY_BUFFER_SIZE >= 65_535);
+const _: () = assert!(FRAGMENTATION_BUFFER_SIZE >= 65_535);
 
 /// Sockets served in one poll at most. At 8 frames each this is far more than the 64 slots of a
 /// row can take, so the bound is felt by sockets that have little to send: 256 of them take about
@@ -81,7 +80,7 @@ pub(crate) struct SmoltcpStack {
     listeners: HashMap<SocketAddr, SlotIndex>,
     datagrams: HashMap<SocketAddr, SlotIndex>,
     carrier: Carrier,
-    fragments: Fragments,
+    reassembler: Reassembler,
     /// Sockets that wait for a neighbour's Ethernet address.
     waiting: Vec<SlotIndex>,
     /// Library sockets that are free, with their buffers.
@@ -112,7 +111,7 @@ impl SmoltcpStack {
             listeners: HashMap::new(),
             datagrams: HashMap::new(),
             carrier: Carrier::new(config.mtu),
-            fragments: Fragments::default(),
+            reassembler: Reassembler::default(),
             waiting: Vec::new(),
             spare: Vec::new(),
             events: Vec::new(),
@@ -139,6 +138,7 @@ impl SmoltcpStack {
 impl Stack for SmoltcpStack {
     fn receive(&mut self, now: Instant, frames: &[RxFrame<'_>], tx: &mut TxBurst<'_>) {
         self.remind_neighbours(now, false);
+        self.counters.rx_frames += frames.len() as u64;
         for frame in frames {
             self.receive_frame(now, frame, tx);
         }
@@ -150,6 +150,8 @@ impl Stack for SmoltcpStack {
 
     fn poll(&mut self, now: Instant, tx: &mut TxBurst<'_>, events: &mut Vec<Event>) {
         self.remind_neighbours(now, false);
+        self.reassembler.expire(now);
+        self.counters.add_fragment_losses(self.reassembler.take_losses());
         self.link.flush_fragments(now, tx, &mut self.counters);
         self.slots.expire(now, SERVED_PER_POLL);
         // Those that ask for more in this poll get it in the next, so no event is told twice.
@@ -169,7 +171,9 @@ impl Stack for SmoltcpStack {
         if due {
             return Some(now);
         }
-        [self.slots.next_wake(), self.neighbours.renew_at()].into_iter().flatten().min()
+        let timers =
+            [self.slots.next_wake(), self.neighbours.renew_at(), self.reassembler.next_expiry()];
+        timers.into_iter().flatten().min()
     }
 
     fn trim(&mut self, _now: Instant) {

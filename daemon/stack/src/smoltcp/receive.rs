@@ -12,7 +12,7 @@ use ::smoltcp::wire::{
     EthernetFrame, EthernetProtocol, IpListenEndpoint, IpProtocol, Ipv4Packet, Ipv6Packet,
     TcpPacket, TcpSeqNumber,
 };
-use dmm_port::flow::{self, Flow, FragmentKey, Ports, Traffic};
+use dmm_port::flow::{self, Flow, Traffic};
 use dmm_port::{Instant, RxChecksum, RxFrame, TxBurst};
 use dmm_proto::fifo::datagram::Header;
 use nix::errno::Errno;
@@ -33,7 +33,6 @@ impl SmoltcpStack {
         frame: &RxFrame<'_>,
         tx: &mut TxBurst<'_>,
     ) {
-        self.counters.rx_frames += 1;
         if frame.checksum == RxChecksum::Bad {
             self.counters.drop_checksum += 1;
             return;
@@ -46,15 +45,13 @@ impl SmoltcpStack {
         match traffic {
             Traffic::Tcp(flow) => self.receive_segment(now, frame, flow, tx),
             Traffic::Udp(flow) => {
-                if self.receive_datagram(now, bytes, flow.local, Some(tx)).is_err()
+                if self.receive_datagram(now, bytes, flow.local, tx).is_err()
                     && !self.count_checksum_fault(frame)
                 {
                     self.counters.drop_bad_datagram += 1;
                 }
             }
-            Traffic::Fragment { key, ports, .. } => {
-                self.receive_fragment(now, bytes, key, ports, tx)
-            }
+            Traffic::Fragment { .. } => self.receive_fragment(now, bytes, tx),
             Traffic::Arp { .. } | Traffic::Ndp { .. } => self.receive_neighbour(now, bytes, tx),
             Traffic::IcmpError { .. } => self.counters.drop_icmp_error += 1,
             Traffic::Malformed => self.counters.drop_malformed += 1,
@@ -136,7 +133,7 @@ impl SmoltcpStack {
         } else if let Some((Verdict::Challenge, numbers)) = verdict {
             self.challenge(frame, numbers, tx);
         } else if let Some(&index) = self.flows.get(&flow) {
-            self.feed_connection(now, index, frame, Some(tx));
+            self.feed_connection(now, index, frame, tx);
         } else if let Some(listener) = self.listener_for(flow.local)
             && is_first_syn(bytes)
         {
@@ -178,14 +175,14 @@ impl SmoltcpStack {
         now: Instant,
         index: SlotIndex,
         frame: &RxFrame<'_>,
-        tx: Option<&mut TxBurst<'_>>,
+        tx: &mut TxBurst<'_>,
     ) {
         let bytes = frame.bytes;
         let Some(connection) = self.slots.connection(index) else { return };
         self.counters.rx_segments += 1;
         let before = connection.intake();
         let plausible = connection.is_plausible(bytes);
-        self.link.feed(now, bytes, tx, Some(connection.turn()), &mut self.counters);
+        self.link.feed(now, bytes, Some(tx), Some(connection.turn()), &mut self.counters);
         let Some(connection) = self.slots.connection(index) else { return };
         let took = connection.received(&before);
         let after = connection.state();
@@ -329,20 +326,19 @@ impl SmoltcpStack {
         self.slots.mark(slot);
     }
 
-    /// Takes a datagram, or the fragment that completes one, for the local end given. An error if
-    /// the library made no datagram of it.
+    /// Takes a datagram for the local end given. An error if the library made no datagram of it.
     fn receive_datagram(
         &mut self,
         now: Instant,
         bytes: &[u8],
         local: SocketAddr,
-        tx: Option<&mut TxBurst<'_>>,
+        tx: &mut TxBurst<'_>,
     ) -> Result<(), Refused> {
         let bound = self.datagrams.get(&local).or_else(|| self.datagrams.get(&any_address(local)));
         let Some(&index) = bound else {
             // RFC 1122 section 4.1.3.1: the library answers "port unreachable".
-            self.counters.drop_no_socket += u64::from(tx.is_some());
-            self.link.feed(now, bytes, tx, None, &mut self.counters);
+            self.counters.drop_no_socket += 1;
+            self.link.feed(now, bytes, Some(tx), None, &mut self.counters);
             return Ok(());
         };
         let port = local.port();
@@ -368,38 +364,15 @@ impl SmoltcpStack {
         Ok(())
     }
 
-    /// Takes a fragment. It is given without a way to answer, so that a packet whose owner is
-    /// not known any more is not refused.
-    fn receive_fragment(
-        &mut self,
-        now: Instant,
-        bytes: &[u8],
-        key: FragmentKey,
-        ports: Option<Ports>,
-        tx: &mut TxBurst<'_>,
-    ) {
-        const TCP: u8 = 6;
-        const UDP: u8 = 17;
-        if !self.net.is_own(key.local) {
-            self.counters.drop_not_ours += 1;
-            return;
-        }
-        let Some(ports) = self.fragments.ports(key, ports) else {
-            // ICMP has no ports, and a long echo request deserves its answer.
-            let tx = (key.protocol != TCP && key.protocol != UDP).then_some(tx);
-            self.link.feed(now, bytes, tx, None, &mut self.counters);
-            return;
-        };
-        let local = SocketAddr::new(key.local, ports.local);
-        let flow = Flow { local, remote: SocketAddr::new(key.remote, ports.remote) };
-        match (key.protocol, self.flows.get(&flow)) {
-            // Of a fragment nothing is expected.
-            (UDP, _) => _ = self.receive_datagram(now, bytes, local, None),
-            (TCP, Some(&index)) => {
-                let piece = RxFrame { bytes, checksum: RxChecksum::Good, hash: None };
-                self.feed_connection(now, index, &piece, None);
-            }
-            _ => self.link.feed(now, bytes, None, None, &mut self.counters),
+    /// Takes a fragment. The packet that it completes goes on as if it had come whole.
+    fn receive_fragment(&mut self, now: Instant, bytes: &[u8], tx: &mut TxBurst<'_>) {
+        let whole = self.reassembler.receive(now, bytes);
+        self.counters.add_fragment_losses(self.reassembler.take_losses());
+        if let Some(bytes) = whole {
+            // What the port verified of the pieces says nothing about the whole. It is no fragment
+            // again, so this goes no deeper.
+            let frame = RxFrame { bytes: &bytes, checksum: RxChecksum::Unknown, hash: None };
+            self.receive_frame(now, &frame, tx);
         }
     }
 

@@ -4,6 +4,7 @@
 mod backlog;
 mod ending;
 mod forged;
+mod fragments;
 mod hostile;
 mod memory;
 mod network;
