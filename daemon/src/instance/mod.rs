@@ -384,6 +384,7 @@ impl Router<'_> {
             Ok(None) => {}
             Err(steering::Overflow) => self.counters.drop_fragment_overflow.add(1),
         }
+        self.counters.drop_fragment_overflow.add(self.steering.evicted());
         for (shard, bytes) in self.steering.release() {
             let piece = RxFrame { bytes: &bytes, checksum: frame.checksum, hash: None };
             self.give(shard, &piece);

@@ -4,7 +4,7 @@
 //! Fragments go to shard 0, which learns from the first piece of a packet where the rest belongs.
 #![forbid(unsafe_code)]
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,8 +13,10 @@ use dmm_port::{Instant, RxFrame};
 
 use super::binding::Bindings;
 
-/// Packets whose fragments are on their way at most; beyond, new ones are dropped.
+/// Packets whose fragments are on their way at most; beyond, the oldest gives way.
 const PACKETS_MAX: usize = 256;
+/// Bytes of pieces that wait at most; beyond, the oldest packet gives way.
+const WAITING_BYTES_MAX: usize = 4 << 20;
 /// Pieces that may wait for a packet's first: 64 KiB in 1,480-byte pieces, rounded up.
 const PIECES_MAX: usize = 48;
 /// How long pieces wait (RFC 8200 section 4.5 allows 60 s; Linux waits 30 s).
@@ -83,7 +85,7 @@ impl Steering {
         };
         if first {
             let owner = self.owner_of_first(&key, ports);
-            self.fragments.learn(now, key, owner)?;
+            self.fragments.learn(now, key, owner);
             return Ok(Some(owner));
         }
         self.fragments.look_up(now, key, frame)
@@ -106,13 +108,18 @@ impl Steering {
         std::mem::take(&mut self.fragments.released)
     }
 
+    /// How many waiting pieces gave way to newer ones since the last call.
+    pub fn evicted(&mut self) -> u64 {
+        std::mem::take(&mut self.fragments.evicted)
+    }
+
     /// Forgets packets whose pieces waited too long. Returns how many pieces that were.
     pub fn expire(&mut self, now: Instant) -> u64 {
         self.fragments.expire(now)
     }
 }
 
-/// Too many fragments are waiting.
+/// Too many fragments of the same packet are waiting.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Overflow;
 
@@ -125,16 +132,21 @@ struct Packet {
 #[derive(Default)]
 struct Fragments {
     packets: HashMap<FragmentKey, Packet>,
+    /// The keys of all packets, the oldest first.
+    order: VecDeque<FragmentKey>,
+    /// Bytes of the pieces that wait.
+    waiting_bytes: usize,
+    evicted: u64,
     released: Vec<(usize, Vec<u8>)>,
 }
 
 impl Fragments {
-    fn learn(&mut self, now: Instant, key: FragmentKey, owner: usize) -> Result<(), Overflow> {
-        let packet = self.packet(now, key)?;
+    fn learn(&mut self, now: Instant, key: FragmentKey, owner: usize) {
+        let packet = self.packet(now, key);
         packet.owner = Some(owner);
         let pieces = std::mem::take(&mut packet.pieces);
+        self.waiting_bytes -= total_len(&pieces);
         self.released.extend(pieces.into_iter().map(|piece| (owner, piece)));
-        Ok(())
     }
 
     fn look_up(
@@ -143,35 +155,55 @@ impl Fragments {
         key: FragmentKey,
         frame: &RxFrame<'_>,
     ) -> Result<Option<usize>, Overflow> {
-        let packet = self.packet(now, key)?;
-        if packet.owner.is_none() {
-            if packet.pieces.len() == PIECES_MAX {
-                return Err(Overflow);
-            }
-            packet.pieces.push(frame.bytes.to_vec());
+        let packet = self.packet(now, key);
+        if packet.owner.is_some() {
+            return Ok(packet.owner);
         }
-        Ok(packet.owner)
+        if packet.pieces.len() == PIECES_MAX {
+            return Err(Overflow);
+        }
+        packet.pieces.push(frame.bytes.to_vec());
+        self.waiting_bytes += frame.bytes.len();
+        while self.waiting_bytes > WAITING_BYTES_MAX {
+            self.evicted += self.forget_oldest();
+        }
+        Ok(None)
     }
 
-    fn packet(&mut self, now: Instant, key: FragmentKey) -> Result<&mut Packet, Overflow> {
-        if self.packets.len() >= PACKETS_MAX && !self.packets.contains_key(&key) {
-            // An identification that is done with makes room; one that waits for pieces does not.
-            let done = self.packets.iter().find(|(_, p)| p.owner.is_some()).map(|(k, _)| *k);
-            self.packets.remove(&done.ok_or(Overflow)?);
+    /// The packet of `key`, a new one if need be. A new one always gets in: the oldest goes, so a
+    /// flood of lone pieces keeps nobody out.
+    fn packet(&mut self, now: Instant, key: FragmentKey) -> &mut Packet {
+        if !self.packets.contains_key(&key) {
+            if self.packets.len() >= PACKETS_MAX {
+                self.evicted += self.forget_oldest();
+            }
+            self.order.push_back(key);
         }
         let fresh = || Packet { since: now, owner: None, pieces: Vec::new() };
-        Ok(self.packets.entry(key).or_insert_with(fresh))
+        self.packets.entry(key).or_insert_with(fresh)
     }
 
     fn expire(&mut self, now: Instant) -> u64 {
         let mut lost = 0;
-        self.packets.retain(|_, packet| {
-            let keep = now.since(packet.since) < PATIENCE;
-            lost += if keep { 0 } else { packet.pieces.len() as u64 };
-            keep
-        });
+        while let Some(oldest) = self.order.front()
+            && now.since(self.packets[oldest].since) >= PATIENCE
+        {
+            lost += self.forget_oldest();
+        }
         lost
     }
+
+    /// Forgets the oldest packet. Returns how many pieces waited for its first.
+    fn forget_oldest(&mut self) -> u64 {
+        let oldest = self.order.pop_front().and_then(|key| self.packets.remove(&key));
+        let pieces = oldest.map(|packet| packet.pieces).unwrap_or_default();
+        self.waiting_bytes -= total_len(&pieces);
+        pieces.len() as u64
+    }
+}
+
+fn total_len(pieces: &[Vec<u8>]) -> usize {
+    pieces.iter().map(Vec::len).sum()
 }
 
 #[cfg(test)]
@@ -234,5 +266,39 @@ mod tests {
         assert_eq!(steering.decide(Instant::ZERO, &frame(&last)), Err(Overflow));
         assert_eq!(steering.expire(Instant::ZERO + PATIENCE), PIECES_MAX as u64);
         assert_eq!(steering.decide(Instant::ZERO, &frame(&last)), Ok(None));
+    }
+
+    #[test]
+    fn lone_pieces_give_way_to_a_packet_that_is_complete() {
+        let mut steering = steering_with_udp_53_on(3);
+        let lone = |id: u16, len: usize| {
+            let mut piece = ipv4(17, 2, &vec![9; len]);
+            piece[18..20].copy_from_slice(&id.to_be_bytes());
+            piece
+        };
+        let flood = PACKETS_MAX as u16 + 10;
+        for id in 0..flood {
+            assert_eq!(steering.decide(Instant::ZERO, &frame(&lone(id, 8))), Ok(None));
+        }
+        assert_eq!(steering.evicted(), 10);
+        // The good packet's pieces come in the wrong order, and others between them.
+        let (first, last) = (ipv4(17, 0x2000, &UDP_TO_53), ipv4(17, 2, &[9; 8]));
+        assert_eq!(steering.decide(Instant::ZERO, &frame(&last)), Ok(None));
+        for id in 0x2000..0x2000 + PACKETS_MAX as u16 - 1 {
+            assert_eq!(steering.decide(Instant::ZERO, &frame(&lone(id, 8))), Ok(None));
+        }
+        assert_eq!(steering.decide(Instant::ZERO, &frame(&first)), Ok(Some(3)));
+        assert_eq!(steering.release(), vec![(3, last)]);
+        assert_eq!(steering.evicted(), PACKETS_MAX as u64);
+        // Bytes are bounded too: 30,034 of each piece.
+        for id in 0..200 {
+            steering.decide(Instant::ZERO, &frame(&lone(id, 30_000))).unwrap();
+            assert!(steering.fragments.waiting_bytes <= WAITING_BYTES_MAX);
+        }
+        let kept = steering.fragments.packets.len();
+        assert_eq!(kept, WAITING_BYTES_MAX / 30_034);
+        assert_eq!(steering.evicted(), PACKETS_MAX as u64 - 1 + 200 - kept as u64);
+        assert_eq!(steering.expire(Instant::ZERO + PATIENCE), kept as u64);
+        assert_eq!(steering.fragments.waiting_bytes, 0);
     }
 }
