@@ -13,7 +13,7 @@
 //!
 //! Payload never passes through this interface: a stack owns its ends of each socket's FIFOs and
 //! copies between them and frames.
-#![forbid(unsafe_code)]
+#![deny(unsafe_code)]
 
 pub mod config;
 pub mod kinds;

@@ -10,7 +10,7 @@
 
 use std::time::Duration;
 
-use ::smoltcp::iface::{SocketHandle, SocketSet};
+use ::smoltcp::iface::SocketSet;
 use ::smoltcp::socket::tcp;
 use ::smoltcp::wire::TcpSeqNumber;
 use dmm_port::Instant;
@@ -19,6 +19,7 @@ use dmm_proto::Breach;
 use dmm_proto::fifo::{RxFifo, TxFifo};
 
 use super::link::Socket;
+use super::memory::{Memory, Tcp};
 use super::options::Options;
 use super::sequence::{CHALLENGE_EVERY, Sequence, Verdict};
 use super::slots::SlotIndex;
@@ -75,9 +76,8 @@ pub(super) enum GivingUp {
 
 /// A connection.
 pub(super) struct Connection {
-    /// A set with the library's socket alone in it.
-    pub(super) sockets: SocketSet<'static>,
-    handle: SocketHandle,
+    /// The library's socket.
+    tcp: Tcp,
     /// How far it has sent.
     sequence: Sequence,
     /// Both ends.
@@ -142,7 +142,7 @@ impl Connection {
     /// A connection whose handshake begins.
     pub(super) fn new(
         now: Instant,
-        (sockets, handle): (SocketSet<'static>, SocketHandle),
+        tcp: Tcp,
         flow: Flow,
         owner: Owner,
         fifos: Option<Fifos>,
@@ -150,8 +150,7 @@ impl Connection {
     ) -> Self {
         let (rx, tx) = fifos.map_or((None, None), |Fifos { rx, tx }| (Some(rx), Some(tx)));
         Self {
-            sockets,
-            handle,
+            tcp,
             sequence: Sequence::default(),
             flow,
             owner,
@@ -178,27 +177,28 @@ impl Connection {
     }
 
     /// The library's socket.
-    pub(super) fn tcp(&mut self) -> &mut tcp::Socket<'static> {
-        self.sockets.get_mut(self.handle)
+    pub(super) const fn tcp(&mut self) -> &mut Tcp {
+        &mut self.tcp
     }
 
-    fn socket(&self) -> &tcp::Socket<'static> {
-        self.sockets.get(self.handle)
+    /// The set with the library's socket in it, to be looked at.
+    pub(super) const fn sockets(&self) -> &SocketSet<'static> {
+        self.tcp.sockets()
     }
 
     /// Its turn to receive or to send.
     pub(super) fn turn(&mut self) -> Socket<'_> {
-        Socket { sockets: &mut self.sockets, sequence: Some(&mut self.sequence) }
+        Socket { sockets: self.tcp.lend(), sequence: Some(&mut self.sequence) }
     }
 
     /// The protocol's state.
     pub(super) fn state(&self) -> tcp::State {
-        self.socket().state()
+        self.tcp.state()
     }
 
-    /// The library's socket and its set, to be used again.
-    pub(super) fn into_parts(self) -> (SocketSet<'static>, SocketHandle) {
-        (self.sockets, self.handle)
+    /// The memory of the library's socket, to be used again.
+    pub(super) fn into_memory(self) -> Memory {
+        self.tcp.into_memory()
     }
 
     /// Whether its handshake has taken longer than most do.
@@ -229,13 +229,13 @@ impl Connection {
     /// What it has received in order, to be compared by [`Connection::received`].
     pub(super) fn intake(&self) -> Intake {
         let state = self.state();
-        Intake { state, queued: self.socket().recv_queue(), next: self.sequence.next() }
+        Intake { state, queued: self.tcp.recv_queue(), next: self.sequence.next() }
     }
 
     /// Notes what the library took since `before`. Returns whether it took anything: a segment
     /// that changed nothing is a duplicate, early, or damaged.
     pub(super) fn received(&mut self, before: &Intake) -> bool {
-        let (state, queued) = (self.state(), self.socket().recv_queue());
+        let (state, queued) = (self.state(), self.tcp.recv_queue());
         // The peer's FIN takes a number of its own, and these are the states that it leads to.
         let ended = [tcp::State::CloseWait, tcp::State::Closing, tcp::State::TimeWait];
         let fin = ended.contains(&state) && !ended.contains(&before.state);
@@ -284,7 +284,7 @@ impl Connection {
 
     /// Library to rx FIFO.
     fn deliver(&mut self, now: Instant, moved: &mut Moved) -> Result<(), Breach> {
-        let socket: &mut tcp::Socket<'static> = self.sockets.get_mut(self.handle);
+        let socket = &mut self.tcp;
         if self.deaf {
             while socket.recv(|bytes| (bytes.len(), bytes.len())).is_ok_and(|len| len > 0) {}
         } else if let Some(rx) = &mut self.rx {
@@ -318,7 +318,7 @@ impl Connection {
 
     /// Tx FIFO to library.
     fn collect(&mut self, now: Instant, moved: &mut Moved) -> Result<(), Breach> {
-        let socket: &mut tcp::Socket<'static> = self.sockets.get_mut(self.handle);
+        let socket = &mut self.tcp;
         let Some(tx) = &mut self.tx else { return Ok(()) };
         tx.refresh()?;
         let mut taken = 0;
@@ -353,7 +353,7 @@ impl Connection {
 
     /// Notes what the service that ends now has come to.
     pub(super) fn settle(&mut self, now: Instant) {
-        let socket: &tcp::Socket<'static> = self.sockets.get(self.handle);
+        let socket = &self.tcp;
         let state = socket.state();
         // In these states a SYN or FIN of ours waits for its acknowledgement (RFC 9293 3.3.2).
         let control = matches!(
@@ -369,7 +369,7 @@ impl Connection {
         } else {
             self.busy_since = None;
         }
-        let progress = (self.unsent() + self.socket().send_queue() as u64, state);
+        let progress = (self.unsent() + self.tcp.send_queue() as u64, state);
         if progress != self.progress {
             self.progress = progress;
             self.progress_at = now;
@@ -409,7 +409,7 @@ impl Connection {
 
     /// Whether nothing is left to be done for a connection without owner.
     pub(super) fn is_finished(&self) -> bool {
-        let socket = self.socket();
+        let socket = &self.tcp;
         // The library forgets the other end once a reset is sent.
         socket.state() == tcp::State::Closed && socket.remote_endpoint().is_none()
     }
@@ -429,7 +429,7 @@ impl Connection {
 
     /// As `ss` would show it.
     pub(super) fn report(&self) -> SocketReport {
-        let socket = self.socket();
+        let socket = &self.tcp;
         let unread = self.rx.as_ref().map_or(0, RxFifo::unread);
         SocketReport {
             socket: match self.owner {

@@ -82,6 +82,8 @@ counters! {
     drop_backlog = "drop.tcp_backlog_full",
     /// SYNs for which there is no socket left.
     drop_sockets = "drop.tcp_sockets_max",
+    /// SYNs for which there is no memory.
+    drop_memory = "drop.tcp_no_memory",
     /// SYNs that made no connection: flags that do not belong together, or a broken header.
     drop_bad_syn = "drop.tcp_bad_syn",
     /// Half-open connections that made way for newer ones in a full backlog.

@@ -21,6 +21,7 @@ use dmm_proto::op::Address;
 
 use super::counters::Counters;
 use super::link::{Link, Sent, Socket};
+use super::memory::Lent;
 use super::net::{Net, is_unicast};
 use super::options::Options;
 use crate::room::Room;
@@ -153,7 +154,7 @@ impl Carrier {
         let socket = self.sockets.get_mut::<udp::Socket<'_>>(self.handle);
         socket.close();
         socket.bind(port).ok()?;
-        let turn = Socket { sockets: &mut self.sockets, sequence: None };
+        let turn = Socket { sockets: Lent::owned(&mut self.sockets), sequence: None };
         link.feed(now, frame, None, Some(turn), counters);
         let socket = self.sockets.get_mut::<udp::Socket<'_>>(self.handle);
         let (payload, meta) = socket.recv().ok()?;
@@ -196,7 +197,7 @@ impl Carrier {
         if !queued {
             return Carried::Nowhere;
         }
-        let turn = Socket { sockets: &mut self.sockets, sequence: None };
+        let turn = Socket { sockets: Lent::owned(&mut self.sockets), sequence: None };
         match link.send(now, tx, turn, counters) {
             Sent::Frame => Carried::Sent,
             Sent::NoSlot => Carried::NoSlot,

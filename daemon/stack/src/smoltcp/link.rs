@@ -13,6 +13,7 @@ use ::smoltcp::wire::{EthernetAddress, HardwareAddress};
 use dmm_port::{Instant, TxBurst};
 
 use super::counters::Counters;
+use super::memory::Lent;
 use super::sequence::Sequence;
 use crate::config::StackConfig;
 
@@ -35,7 +36,7 @@ pub(super) enum Sent {
 /// A socket, on its turn.
 pub(super) struct Socket<'a> {
     /// A set with the library's socket alone in it.
-    pub(super) sockets: &'a mut SocketSet<'static>,
+    pub(super) sockets: Lent<'a>,
     /// How far it has sent, if it is a TCP socket.
     pub(super) sequence: Option<&'a mut Sequence>,
 }
@@ -93,7 +94,7 @@ impl Link {
         let wanted = out.is_some();
         let (sockets, sequence) = match socket {
             Some(Socket { sockets, sequence }) => (sockets, sequence),
-            None => (&mut self.nobody, None),
+            None => (Lent::owned(&mut self.nobody), None),
         };
         let mut device = Device {
             capabilities: &self.capabilities,
@@ -103,7 +104,7 @@ impl Link {
             outcome: &mut outcome,
             sequence,
         };
-        self.iface.poll_ingress_single(to_library(now), &mut device, sockets);
+        sockets.ingress(&mut self.iface, to_library(now), &mut device);
         counters.tx_frames += u64::from(outcome.written);
         counters.drop_tx_full += u64::from(wanted && outcome.lost);
     }
@@ -172,7 +173,7 @@ impl Link {
         let mut outcome = Outcome::default();
         let (sockets, sequence) = match socket {
             Some(Socket { sockets, sequence }) => (sockets, sequence),
-            None => (&mut self.nobody, None),
+            None => (Lent::owned(&mut self.nobody), None),
         };
         let mut device = Device {
             capabilities: &self.capabilities,
@@ -182,7 +183,7 @@ impl Link {
             outcome: &mut outcome,
             sequence,
         };
-        self.iface.poll_egress(to_library(now), &mut device, sockets);
+        sockets.egress(&mut self.iface, to_library(now), &mut device);
         outcome
     }
 }

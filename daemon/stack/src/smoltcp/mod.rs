@@ -17,7 +17,7 @@
 //! idle connections, static neighbours, reassembly, and a table of sockets that does not slow down
 //! as it grows. What remains missing: SACK, timestamps, fragmentation over IPv6, path MTU discovery,
 //! ICMP errors.
-#![forbid(unsafe_code)]
+#![deny(unsafe_code)]
 
 mod challenge;
 mod checksum;
@@ -26,6 +26,7 @@ mod counters;
 mod datagram;
 mod link;
 mod listener;
+mod memory;
 mod neighbours;
 mod net;
 mod options;
@@ -52,6 +53,7 @@ use crate::{Event, Request, SocketReport, Stack};
 use counters::Counters;
 use datagram::Carrier;
 use link::Link;
+use memory::Memory;
 use neighbours::Neighbours;
 use net::Net;
 use options::Options;
@@ -83,8 +85,8 @@ pub(crate) struct SmoltcpStack {
     reassembler: Reassembler,
     /// Sockets that wait for a neighbour's Ethernet address.
     waiting: Vec<SlotIndex>,
-    /// Library sockets that are free, with their buffers.
-    spare: Vec<tcp::Socket<'static>>,
+    /// Buffers for the next connections.
+    spare: Vec<Memory>,
     events: Vec<Event>,
     counters: Counters,
     tcp: TcpConfig,

@@ -304,9 +304,12 @@ impl SmoltcpStack {
             self.counters.drop_sockets += 1;
             return;
         }
-        let parts = self.spare_socket(&options);
+        let Some(tcp) = self.spare_socket(&options) else {
+            self.counters.drop_memory += 1;
+            return;
+        };
         let owner = Owner::Backlog(index);
-        let mut connection = Connection::new(now, parts, flow, owner, None, options);
+        let mut connection = Connection::new(now, tcp, flow, owner, None, options);
         let local =
             IpListenEndpoint { addr: Some(flow.local.ip().into()), port: flow.local.port() };
         let listening = connection.tcp().listen(local).is_ok();

@@ -64,9 +64,9 @@ impl SmoltcpStack {
             return Err(Errno::EADDRINUSE);
         }
         let options = self.options;
-        let parts = self.spare_socket(&options);
+        let tcp = self.spare_socket(&options).ok_or(Errno::ENOBUFS)?;
         let owner = Owner::Socket(socket);
-        let mut connection = Connection::new(now, parts, flow, owner, Some(fifos), options);
+        let mut connection = Connection::new(now, tcp, flow, owner, Some(fifos), options);
         let context = self.link.iface().context();
         // What the library refuses was refused above.
         let opened = connection.tcp().connect(context, remote, local);
@@ -189,7 +189,7 @@ impl SmoltcpStack {
             Some(Slot::Connection(connection)) => {
                 connection.options.set(option, value)?;
                 let options = connection.options;
-                options.apply(connection.tcp());
+                connection.tcp().set_options(&options);
             }
             Some(Slot::Listener(listener)) => listener.options.set(option, value)?,
             Some(Slot::Datagram(datagram)) => datagram.options.set(option, value)?,

@@ -7,7 +7,6 @@
 
 use std::time::Duration;
 
-use ::smoltcp::iface::{SocketHandle, SocketSet};
 use ::smoltcp::socket::tcp;
 use dmm_port::{Instant, TxBurst};
 use dmm_proto::Breach;
@@ -17,6 +16,7 @@ use super::SmoltcpStack;
 use super::connection::{Connection, GivingUp, Moved, Owner, Phase, QUOTA_RETRY};
 use super::datagram::{Carried, NEIGHBOUR_PATIENCE};
 use super::link::Sent;
+use super::memory::{Memory, Tcp};
 use super::options::Options;
 use super::sequence::REPETITIONS;
 use super::slots::{Place, Slot, SlotIndex};
@@ -29,8 +29,9 @@ const SEGMENTS_PER_TURN: usize = 8;
 /// Datagrams that a UDP socket sends in one turn, for the same reason.
 const DATAGRAMS_PER_TURN: usize = 8;
 
-/// Listening sockets kept for the next connections. With buffers of 64 KiB each way they hold 8 MiB.
-const SPARE_SOCKETS: usize = 64;
+/// Bytes of buffers kept for the next connections, with the pages that the last ones touched: those
+/// of 32 connections with buffers of 256 KiB each way.
+const SPARE_BYTES: usize = 16 << 20;
 
 /// How long the library keeps quiet between two questions for a neighbour.
 const QUESTION_INTERVAL: Duration = Duration::from_secs(1);
@@ -205,7 +206,7 @@ impl SmoltcpStack {
 
     fn set_timer(&mut self, now: Instant, index: SlotIndex, sent: usize, slots_left: bool) {
         let Some(connection) = self.slots.connection(index) else { return };
-        let poll = self.link.next_poll(now, &connection.sockets);
+        let poll = self.link.next_poll(now, connection.sockets());
         let rest = [
             connection.gives_up_at().map(|(at, _)| at),
             connection.retry_at(),
@@ -397,29 +398,23 @@ impl SmoltcpStack {
         Ok(turn)
     }
 
-    /// A library socket for a new connection.
-    pub(super) fn spare_socket(&mut self, options: &Options) -> (SocketSet<'static>, SocketHandle) {
-        let mut socket = self.spare.pop().unwrap_or_else(|| {
-            let buffer = |bytes: u32| tcp::SocketBuffer::new(vec![0; bytes as usize]);
-            tcp::Socket::new(buffer(self.tcp.rx_buffer), buffer(self.tcp.tx_buffer))
-        });
-        // A controller of its own: that of a used socket remembers another path.
-        socket.set_congestion_control(self.congestion);
-        options.apply(&mut socket);
-        let mut sockets = SocketSet::new(Vec::with_capacity(1));
-        let handle = sockets.add(socket);
-        (sockets, handle)
+    /// A library socket for a new connection, if there is memory for its buffers.
+    pub(super) fn spare_socket(&mut self, options: &Options) -> Option<Tcp> {
+        let (rx_bytes, tx_bytes) = (self.tcp.rx_buffer as usize, self.tcp.tx_buffer as usize);
+        let memory = match self.spare.pop() {
+            Some(memory) => memory,
+            None => Memory::new(rx_bytes + tx_bytes).ok()?,
+        };
+        let mut socket = Tcp::new(memory, rx_bytes, self.congestion);
+        socket.set_options(options);
+        Some(socket)
     }
 
-    /// Keeps the library socket of a connection that is over, and with it its buffers.
+    /// Keeps the memory of a connection that is over for another, or gives it back.
     pub(super) fn recycle(&mut self, connection: Connection) {
-        if self.spare.len() == SPARE_SOCKETS {
-            return;
-        }
-        let (mut sockets, handle) = connection.into_parts();
-        if let ::smoltcp::socket::Socket::Tcp(mut socket) = sockets.remove(handle) {
-            socket.abort();
-            self.spare.push(socket);
+        let memory = connection.into_memory();
+        if (self.spare.len() + 1) * memory.bytes() <= SPARE_BYTES {
+            self.spare.push(memory);
         }
     }
 }
