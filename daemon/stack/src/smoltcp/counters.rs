@@ -70,7 +70,7 @@ counters! {
     drop_vlan = "drop.vlan",
     /// Frames of unknown protocols, or too short to tell.
     drop_unknown = "drop.unknown_protocol",
-    /// IP packets for addresses that are not ours.
+    /// IP packets, and questions of neighbours, for addresses that are not ours.
     drop_not_ours = "drop.not_ours",
     /// TCP segments for which there is no connection; most are answered with a reset.
     drop_no_connection = "drop.tcp_no_connection",
@@ -106,6 +106,16 @@ counters! {
     drop_no_neighbour = "drop.udp_tx_no_neighbour",
     /// Neighbour messages that contradict a static neighbour.
     drop_neighbour = "drop.static_neighbour_contradicted",
+    /// Answers and announcements of neighbours that this instance did not ask for.
+    drop_neighbour_unasked = "drop.neighbour_unasked",
+    /// ARP and neighbour discovery messages that no station of the link may send.
+    drop_neighbour_unsound = "drop.neighbour_unsound",
+    /// Messages of others that claim to have one of our addresses.
+    drop_conflict = "drop.address_conflict",
+    /// Router advertisements, solicitations and redirects, which this kind does not act upon.
+    drop_router = "drop.router_message",
+    /// Answers to a station whose Ethernet address was not known yet.
+    drop_answer_no_neighbour = "drop.answer_no_neighbour",
     /// ICMP errors, which this kind does not act upon.
     drop_icmp_error = "drop.icmp_error",
     /// Answers that found no transmit slot.

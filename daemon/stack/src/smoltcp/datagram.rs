@@ -30,8 +30,8 @@ use crate::{Fifos, SocketId, SocketReport};
 /// Bytes of a shared socket's buffer: the longest datagram (RFC 768).
 const CARRIER_BYTES: usize = 65_535;
 
-/// How long a datagram waits for its neighbour's address before it is dropped: the library repeats
-/// its question after a second, so it is asked three times.
+/// How long a datagram waits for its neighbour's address before it is dropped: time for three
+/// questions, one a second.
 pub(super) const NEIGHBOUR_PATIENCE: Duration = Duration::from_millis(2_500);
 
 /// Bytes of an IPv6 header and a UDP header (RFC 8200 section 3, RFC 768).
@@ -198,7 +198,7 @@ impl Carrier {
             return Carried::Nowhere;
         }
         let turn = Socket { sockets: Lent::owned(&mut self.sockets), sequence: None };
-        match link.send(now, tx, turn, counters) {
+        match link.send(now, tx, (turn, to.ip()), counters) {
             Sent::Frame => Carried::Sent,
             Sent::NoSlot => Carried::NoSlot,
             Sent::NoNeighbour => Carried::NoNeighbour,

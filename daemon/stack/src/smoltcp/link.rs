@@ -1,10 +1,13 @@
 //! The seam to the library: one interface, driven frame by frame.
 //!
 //! Owns: the library's [`Interface`] and the device that it believes in, which is one received
-//! frame and a row of transmit slots. Called for each frame in and for each socket that may send.
+//! frame and a row of transmit slots; and the neighbours that frames go to. Called for each frame
+//! in and for each socket that may send.
 //! Must never: let the library loop over sockets or frames by itself: each socket stands in a set
 //! of its own, so that the work for a frame does not grow with the number of sockets.
 #![forbid(unsafe_code)]
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use ::smoltcp::iface::{Config, Interface, SocketSet};
 use ::smoltcp::phy::{self, DeviceCapabilities, Medium};
@@ -14,6 +17,8 @@ use dmm_port::{Instant, TxBurst};
 
 use super::counters::Counters;
 use super::memory::Lent;
+use super::neighbours::{Introduction, Neighbours, Purpose, Way};
+use super::net::Net;
 use super::sequence::Sequence;
 use crate::config::StackConfig;
 
@@ -44,6 +49,7 @@ pub(super) struct Socket<'a> {
 /// The library's interface and its device.
 pub(super) struct Link {
     iface: Box<Interface>,
+    neighbours: Neighbours,
     capabilities: DeviceCapabilities,
     /// Where answers go that have no transmit slot.
     scratch: Vec<u8>,
@@ -52,8 +58,8 @@ pub(super) struct Link {
 }
 
 impl Link {
-    /// An interface without addresses.
-    pub(super) fn new(config: &StackConfig) -> Self {
+    /// An interface with the addresses of `net`.
+    pub(super) fn new(config: &StackConfig, net: &Net) -> Self {
         let mut capabilities = DeviceCapabilities::default();
         capabilities.medium = Medium::Ethernet;
         capabilities.max_transmission_unit = usize::from(config.mtu) + ETHERNET_HEADER_BYTES;
@@ -70,9 +76,11 @@ impl Link {
             outcome: &mut outcome,
             sequence: None,
         };
-        let iface = Interface::new(library, &mut device, LibraryInstant::ZERO);
+        let mut iface = Box::new(Interface::new(library, &mut device, LibraryInstant::ZERO));
+        net.configure(&mut iface);
+        let neighbours = Neighbours::new(config, net);
         let nobody = SocketSet::new(Vec::new());
-        Self { iface: Box::new(iface), capabilities, scratch, nobody }
+        Self { iface, neighbours, capabilities, scratch, nobody }
     }
 
     /// The library's interface, for what its sockets ask of it.
@@ -90,8 +98,47 @@ impl Link {
         socket: Option<Socket<'_>>,
         counters: &mut Counters,
     ) {
-        let mut outcome = Outcome::default();
+        let sender = out.is_some().then(|| sender(frame)).flatten();
+        let stranger = sender.filter(|sender| !self.opens_back(now, *sender));
+        if let Some(stranger) = stranger {
+            self.feed_unanswered(now, (frame, stranger), socket, counters);
+            return;
+        }
         let wanted = out.is_some();
+        let outcome = self.ingress(now, frame, out, socket);
+        counters.tx_frames += u64::from(outcome.written);
+        counters.drop_tx_full += u64::from(wanted && outcome.lost);
+    }
+
+    /// Gives the library a frame whose sender's Ethernet address is not known. Its answer goes
+    /// nowhere, but makes us ask.
+    fn feed_unanswered(
+        &mut self,
+        now: Instant,
+        (frame, stranger): (&[u8], IpAddr),
+        socket: Option<Socket<'_>>,
+        counters: &mut Counters,
+    ) {
+        let others_wait = self.fragments_wait(now);
+        if !self.ingress(now, frame, None, socket).lost {
+            return;
+        }
+        // Of an answer in fragments, the others must not follow.
+        while !others_wait && self.fragments_wait(now) {
+            self.egress(now, None, None);
+        }
+        counters.drop_answer_no_neighbour += 1;
+        self.neighbours.answer_lost(now, stranger);
+    }
+
+    fn ingress(
+        &mut self,
+        now: Instant,
+        frame: &[u8],
+        out: Option<&mut TxBurst<'_>>,
+        socket: Option<Socket<'_>>,
+    ) -> Outcome {
+        let mut outcome = Outcome::default();
         let (sockets, sequence) = match socket {
             Some(Socket { sockets, sequence }) => (sockets, sequence),
             None => (Lent::owned(&mut self.nobody), None),
@@ -105,27 +152,95 @@ impl Link {
             sequence,
         };
         sockets.ingress(&mut self.iface, to_library(now), &mut device);
-        counters.tx_frames += u64::from(outcome.written);
-        counters.drop_tx_full += u64::from(wanted && outcome.lost);
+        outcome
     }
 
-    /// Lets a socket send a frame.
+    /// Whether an answer gets to `remote`; the library can make one in any case.
+    fn opens_back(&mut self, now: Instant, remote: IpAddr) -> bool {
+        match self.neighbours.way(now, remote, Purpose::Answer) {
+            Way::Open => true,
+            Way::Introduce(introduction) => {
+                self.introduce(now, &introduction);
+                true
+            }
+            Way::Unknown(stand_in) => {
+                if let Some(stand_in) = stand_in {
+                    self.introduce(now, &stand_in);
+                }
+                false
+            }
+        }
+    }
+
+    fn introduce(&mut self, now: Instant, introduction: &Introduction) {
+        if introduction.forget {
+            // The library forgets its neighbours whenever its addresses may have changed.
+            self.iface.update_ip_addrs(|_| ());
+        }
+        self.ingress(now, introduction.frame.bytes(), None, None);
+    }
+
+    /// Takes an ARP or neighbour discovery frame. Returns the neighbour that it makes known.
+    pub(super) fn hear_neighbour(
+        &mut self,
+        now: Instant,
+        frame: &[u8],
+        tx: &mut TxBurst<'_>,
+        counters: &mut Counters,
+    ) -> Option<IpAddr> {
+        let reaction = self.neighbours.hear(now, frame, counters);
+        if let Some(answer) = reaction.answer
+            && !put(tx, answer.bytes(), counters)
+        {
+            counters.drop_tx_full += 1;
+        }
+        reaction.learned
+    }
+
+    /// Asks for the neighbours that are due.
+    pub(super) fn ask_neighbours(
+        &mut self,
+        now: Instant,
+        tx: &mut TxBurst<'_>,
+        counters: &mut Counters,
+    ) {
+        self.neighbours.ask(now, |question| put(tx, question, counters));
+    }
+
+    /// When that is due next.
+    pub(super) const fn question_at(&self) -> Option<Instant> {
+        self.neighbours.question_at()
+    }
+
+    /// Lets a socket send a frame to `remote`.
     pub(super) fn send(
         &mut self,
         now: Instant,
         tx: &mut TxBurst<'_>,
-        socket: Socket<'_>,
+        (socket, remote): (Socket<'_>, IpAddr),
         counters: &mut Counters,
     ) -> Sent {
         if tx.free() == 0 || !self.flush_fragments(now, tx, counters) {
             return Sent::NoSlot;
         }
-        let outcome = self.egress(now, tx, Some(socket));
+        // Only who has something to send needs a neighbour.
+        if !self.neighbours.is_open(now, remote, Purpose::Socket)
+            && self.next_poll(now, socket.sockets.sockets()).is_none_or(|at| at > now)
+        {
+            return Sent::Nothing;
+        }
+        match self.neighbours.way(now, remote, Purpose::Socket) {
+            Way::Open => {}
+            Way::Introduce(introduction) => self.introduce(now, &introduction),
+            Way::Unknown(_) => {
+                self.ask_neighbours(now, tx, counters);
+                return Sent::NoNeighbour;
+            }
+        }
+        let outcome = self.egress(now, Some(tx), Some(socket));
         counters.tx_frames += u64::from(outcome.written);
         match outcome {
-            Outcome { taken: true, written: false, .. } | Outcome { asked: true, .. } => {
-                Sent::NoNeighbour
-            }
+            Outcome { taken: true, written: false, .. } => Sent::NoNeighbour,
             Outcome { written: true, .. } => Sent::Frame,
             Outcome { .. } => Sent::Nothing,
         }
@@ -143,7 +258,7 @@ impl Link {
             if tx.free() == 0 {
                 return false;
             }
-            let outcome = self.egress(now, tx, None);
+            let outcome = self.egress(now, Some(tx), None);
             counters.tx_frames += u64::from(outcome.written);
         }
         true
@@ -167,7 +282,7 @@ impl Link {
     fn egress(
         &mut self,
         now: Instant,
-        tx: &mut TxBurst<'_>,
+        tx: Option<&mut TxBurst<'_>>,
         socket: Option<Socket<'_>>,
     ) -> Outcome {
         let mut outcome = Outcome::default();
@@ -178,7 +293,7 @@ impl Link {
         let mut device = Device {
             capabilities: &self.capabilities,
             frame: None,
-            out: Some(tx),
+            out: tx,
             scratch: &mut self.scratch,
             outcome: &mut outcome,
             sequence,
@@ -206,8 +321,6 @@ struct Outcome {
     written: bool,
     /// It wrote a frame for which there was no slot.
     lost: bool,
-    /// The frame asks for a neighbour's Ethernet address.
-    asked: bool,
 }
 
 struct Device<'a, 'b> {
@@ -246,7 +359,7 @@ impl<'b> phy::Device for Device<'_, 'b> {
     }
 
     fn transmit(&mut self, _: LibraryInstant) -> Option<TxToken<'_, 'b>> {
-        if self.out.as_ref().is_none_or(|tx| tx.free() == 0) {
+        if self.out.as_ref().is_some_and(|tx| tx.free() == 0) {
             return None;
         }
         self.outcome.taken = true;
@@ -288,18 +401,23 @@ impl phy::TxToken for TxToken<'_, '_> {
             sequence.sending(buffer);
         }
         self.outcome.written = true;
-        self.outcome.asked = asks_neighbour(buffer);
         result
     }
 }
 
-/// Whether a frame of ours is an ARP request (RFC 826) or a neighbour solicitation (RFC 4861
-/// section 4.3).
-fn asks_neighbour(frame: &[u8]) -> bool {
-    match frame.get(12..14) {
-        Some([0x08, 0x06]) => true,
-        // IPv6, next header ICMPv6, type 135.
-        Some([0x86, 0xdd]) => frame.get(20) == Some(&58) && frame.get(54) == Some(&135),
-        _ => false,
+/// Writes a frame into a slot. Returns whether there was one.
+fn put(tx: &mut TxBurst<'_>, frame: &[u8], counters: &mut Counters) -> bool {
+    let Some(slot) = tx.next(frame.len()) else { return false };
+    slot.copy_from_slice(frame);
+    counters.tx_frames += 1;
+    true
+}
+
+/// Whose IP packet a frame is.
+fn sender(frame: &[u8]) -> Option<IpAddr> {
+    match frame.get(12..14)? {
+        [0x08, 0x00] => Some(Ipv4Addr::from(*frame.get(26..)?.first_chunk()?).into()),
+        [0x86, 0xdd] => Some(Ipv6Addr::from(*frame.get(22..)?.first_chunk::<16>()?).into()),
+        _ => None,
     }
 }

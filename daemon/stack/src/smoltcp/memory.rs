@@ -159,6 +159,11 @@ impl<'a> Lent<'a> {
         Self(sockets)
     }
 
+    /// The set, to be looked at.
+    pub(super) const fn sockets(&self) -> &SocketSet<'static> {
+        self.0
+    }
+
     /// Lets the library take the device's one frame.
     pub(super) fn ingress(
         self,

@@ -14,8 +14,8 @@
 //! ```
 //!
 //! What the library lacks and this kind therefore does itself: backlogs, user timeouts that spare
-//! idle connections, static neighbours, reassembly, and a table of sockets that does not slow down
-//! as it grows. What remains missing: SACK, timestamps, fragmentation over IPv6, path MTU discovery,
+//! idle connections, the search for neighbours, reassembly, and a table of sockets that does not
+//! slow down as it grows. What remains missing: SACK, timestamps, fragmentation over IPv6, path MTU discovery,
 //! ICMP errors.
 #![deny(unsafe_code)]
 
@@ -24,6 +24,7 @@ mod checksum;
 mod connection;
 mod counters;
 mod datagram;
+mod discovery;
 mod link;
 mod listener;
 mod memory;
@@ -54,7 +55,6 @@ use counters::Counters;
 use datagram::Carrier;
 use link::Link;
 use memory::Memory;
-use neighbours::Neighbours;
 use net::Net;
 use options::Options;
 use slots::{Slot, SlotIndex, Slots};
@@ -76,7 +76,6 @@ pub(crate) struct SmoltcpStack {
     mac: [u8; 6],
     link: Link,
     net: Net,
-    neighbours: Neighbours,
     slots: Slots,
     flows: HashMap<Flow, SlotIndex>,
     listeners: HashMap<SocketAddr, SlotIndex>,
@@ -101,12 +100,9 @@ impl SmoltcpStack {
     /// A stack without sockets.
     pub(crate) fn new(config: &StackConfig) -> Result<Self, BuildError> {
         let net = Net::new(config)?;
-        let mut link = Link::new(config);
-        net.configure(link.iface());
         Ok(Self {
             mac: config.mac,
-            link,
-            neighbours: Neighbours::new(config, &net),
+            link: Link::new(config, &net),
             net,
             slots: Slots::new(config.sockets_max),
             flows: HashMap::new(),
@@ -128,18 +124,10 @@ impl SmoltcpStack {
             trim_from: 0,
         })
     }
-
-    /// Tells the library of the static neighbours again, if that is due or `at_once`.
-    fn remind_neighbours(&mut self, now: Instant, at_once: bool) {
-        for frame in self.neighbours.renew(now, at_once) {
-            self.link.feed(now, frame, None, None, &mut self.counters);
-        }
-    }
 }
 
 impl Stack for SmoltcpStack {
     fn receive(&mut self, now: Instant, frames: &[RxFrame<'_>], tx: &mut TxBurst<'_>) {
-        self.remind_neighbours(now, false);
         self.counters.rx_frames += frames.len() as u64;
         for frame in frames {
             self.receive_frame(now, frame, tx);
@@ -151,9 +139,9 @@ impl Stack for SmoltcpStack {
     }
 
     fn poll(&mut self, now: Instant, tx: &mut TxBurst<'_>, events: &mut Vec<Event>) {
-        self.remind_neighbours(now, false);
         self.reassembler.expire(now);
         self.counters.add_fragment_losses(self.reassembler.take_losses());
+        self.link.ask_neighbours(now, tx, &mut self.counters);
         self.link.flush_fragments(now, tx, &mut self.counters);
         self.slots.expire(now, SERVED_PER_POLL);
         // Those that ask for more in this poll get it in the next, so no event is told twice.
@@ -174,7 +162,7 @@ impl Stack for SmoltcpStack {
             return Some(now);
         }
         let timers =
-            [self.slots.next_wake(), self.neighbours.renew_at(), self.reassembler.next_expiry()];
+            [self.slots.next_wake(), self.link.question_at(), self.reassembler.next_expiry()];
         timers.into_iter().flatten().min()
     }
 

@@ -1,137 +1,403 @@
-//! Static neighbours, and the guard over them.
+//! The neighbours: which Ethernet address each has, and whom to ask next.
 //!
-//! Owns: the list as configured. Called when the time to renew them has come, and for each ARP and
-//! neighbour discovery message. Must never: let a message from the network replace a static entry.
+//! Owns: the table, static entries included, and the questions under way. Called before a frame
+//! goes out, for each ARP and neighbour discovery message, and when a question is due. Must never:
+//! let the network change a static entry, learn of whom nobody asked, or let questions for one
+//! address hold up those for another.
 //!
-//! The library's table of neighbours is private and forgets an entry after a minute. So each static
-//! neighbour is presented to it as the message that the neighbour itself would have sent: an ARP
-//! reply (RFC 826) or a neighbour advertisement (RFC 4861 section 4.4), at the start and again
-//! before each minute is over.
+//! The library's own table is private, asks one question a second for all addresses together,
+//! learns whatever it is told and forgets it after a minute. So it hears nothing of the network's
+//! messages: each neighbour is introduced to it, by the message that the neighbour itself would
+//! have sent, just before a frame goes there.
+//!
+//! ```text
+//!            used                      answer
+//!  (nothing) ────▶ asked, 3 × 1 s ─────────────▶ known ─ 30 s, used ─▶ known, asked 3 × 1 s
+//!                   │     ▲                        ▲      alone          │        │
+//!          no answer▼     │ used                   └───── answer ────────┘        │ no answer
+//!                  given up ◀─────────────────────────────────────────────────────┘
+//! ```
 #![forbid(unsafe_code)]
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::collections::BTreeMap;
+use std::net::IpAddr;
 use std::time::Duration;
 
-use ::smoltcp::phy::ChecksumCapabilities;
-use ::smoltcp::wire::{
-    ArpOperation, ArpPacket, ArpRepr, EthernetAddress, EthernetFrame, EthernetProtocol,
-    EthernetRepr, Icmpv6Packet, Icmpv6Repr, IpProtocol, Ipv6Packet, Ipv6Repr, NdiscNeighborFlags,
-    NdiscRepr, RawHardwareAddress,
-};
+use ::smoltcp::config::IFACE_NEIGHBOR_CACHE_COUNT;
 use dmm_port::Instant;
 
-use super::net::Net;
-use crate::config::{Neighbour, StackConfig};
+use super::counters::Counters;
+use super::discovery::{self, Frame, Heard, Mac, Message};
+use super::net::{Net, is_unicast};
+use crate::config::StackConfig;
 
-/// Half of the minute that the library remembers an entry.
-const RENEW_AFTER: Duration = Duration::from_secs(30);
+/// Between two questions for the same address (RFC 4861 section 10, RFC 1122 section 2.3.2.1).
+const QUESTION_INTERVAL: Duration = Duration::from_secs(1);
 
-const ETHERNET_HEADER_BYTES: usize = 14;
+/// Questions before an address is given up (RFC 4861 section 10: MAX_MULTICAST_SOLICIT and
+/// MAX_UNICAST_SOLICIT).
+const QUESTIONS: u8 = 3;
 
-/// The static neighbours of a stack.
+/// How long an answer is believed without asking again (RFC 4861 section 10: REACHABLE_TIME).
+const REACHABLE: Duration = Duration::from_secs(30);
+
+/// How long the library is trusted to remember: half of its minute.
+const INTRODUCED: Duration = Duration::from_secs(30);
+
+/// Between two searches for entries that nobody needs.
+const SWEEP_INTERVAL: Duration = Duration::from_secs(1);
+
+/// Entries at most, besides the static ones. At about 100 bytes each they take 100 KiB.
+const ENTRIES_MAX: usize = 1024;
+
+/// The table of neighbours.
 pub(super) struct Neighbours {
-    list: Vec<Neighbour>,
-    frames: Vec<Vec<u8>>,
-    renew_at: Option<Instant>,
+    mac: Mac,
+    net: Net,
+    /// In order of address, so that what happens does not depend on a random hash.
+    entries: BTreeMap<IpAddr, Entry>,
+    /// No question is due before this.
+    question_at: Option<Instant>,
+    /// How often the library was made to forget all.
+    round: u64,
+    /// Introductions since then, so entries in the library's table at most.
+    introductions: usize,
+    /// The way that was last found open: frames come in bursts.
+    open: Option<Open>,
+    /// When strangers' entries were last thrown out.
+    swept_at: Option<Instant>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Open {
+    remote: IpAddr,
+    at: Instant,
+    purpose: Purpose,
+}
+
+/// What a way is looked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Purpose {
+    /// To answer whoever sent something.
+    Answer,
+    /// A socket has something to send.
+    Socket,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Entry {
+    mac: Option<Mac>,
+    is_static: bool,
+    /// When one of our sockets last had something to send there.
+    used_at: Option<Instant>,
+    /// When it began.
+    since: Instant,
+    /// From when on its use makes us ask whether it is still there.
+    verify_at: Instant,
+    /// Questions asked without answer.
+    questions: u8,
+    /// When to ask, or to give up.
+    ask_at: Option<Instant>,
+    /// The round in which the library heard of it, and when.
+    introduced: Option<(u64, Instant)>,
+}
+
+/// Whether a frame can go somewhere.
+pub(super) enum Way {
+    /// It can.
+    Open,
+    /// It can when the library has been introduced to the neighbour.
+    Introduce(Introduction),
+    /// The neighbour must first say its Ethernet address. For an answer, the introduction makes the
+    /// library believe in one, so that it does not ask: the answer must not go out.
+    Unknown(Option<Introduction>),
+}
+
+/// What the library is to be told.
+pub(super) struct Introduction {
+    /// The message.
+    pub(super) frame: Frame,
+    /// Its table is full: let it forget all before.
+    pub(super) forget: bool,
+}
+
+/// What comes of a neighbour's message.
+#[derive(Default)]
+pub(super) struct Reaction {
+    /// What to answer.
+    pub(super) answer: Option<Frame>,
+    /// Whose Ethernet address is known now, or another one.
+    pub(super) learned: Option<IpAddr>,
 }
 
 impl Neighbours {
-    /// The neighbours of `config`, each on a link of `net`; due at once.
+    /// The neighbours of `config`, each on a link of `net`.
     pub(super) fn new(config: &StackConfig, net: &Net) -> Self {
-        let frames = config.neighbours.iter().filter_map(|neighbour| {
-            let own = net.source_for(neighbour.address)?;
-            match (neighbour.address, own) {
-                (IpAddr::V4(theirs), IpAddr::V4(own)) => {
-                    Some(arp_reply(config.mac, own, neighbour.mac, theirs))
-                }
-                (IpAddr::V6(theirs), IpAddr::V6(own)) => {
-                    Some(advertisement(config.mac, own, neighbour.mac, theirs))
-                }
-                _ => None,
-            }
-        });
-        let frames: Vec<_> = frames.collect();
-        let renew_at = (!frames.is_empty()).then_some(Instant::ZERO);
-        Self { list: config.neighbours.clone(), frames, renew_at }
-    }
-
-    /// When the library must be reminded.
-    pub(super) const fn renew_at(&self) -> Option<Instant> {
-        self.renew_at
-    }
-
-    /// The messages to remind it with, if that is due or to be done `at_once`.
-    pub(super) fn renew(&mut self, now: Instant, at_once: bool) -> &[Vec<u8>] {
-        match self.renew_at {
-            Some(at) if at <= now || at_once => {
-                self.renew_at = Some(now + RENEW_AFTER);
-                &self.frames
-            }
-            _ => &[],
+        let known = |mac| Entry { mac: Some(mac), is_static: true, ..Entry::new(Instant::ZERO) };
+        Self {
+            mac: config.mac,
+            net: net.clone(),
+            entries: config.neighbours.iter().map(|n| (n.address, known(n.mac))).collect(),
+            question_at: None,
+            round: 0,
+            introductions: 0,
+            open: None,
+            swept_at: None,
         }
     }
 
-    /// Whether an ARP or neighbour discovery frame speaks for a static neighbour. It has nothing
-    /// to say that is not known.
-    pub(super) fn is_spoken_for(&self, frame: &[u8]) -> bool {
-        // The sender's protocol address of ARP for IPv4 over Ethernet, the source of IPv6.
-        let sender = match frame.get(12..14) {
-            Some([0x08, 0x06]) => frame
-                .get(28..)
-                .and_then(|rest| rest.first_chunk())
-                .map(|b| Ipv4Addr::from(*b).into()),
-            _ => frame
-                .get(22..)
-                .and_then(|rest| rest.first_chunk())
-                .map(|b: &[u8; 16]| IpAddr::from(Ipv6Addr::from(*b))),
+    /// Whether the way to `remote` was found open in this very moment.
+    pub(super) fn is_open(&self, now: Instant, remote: IpAddr, purpose: Purpose) -> bool {
+        let same = |open: Open| open.remote == remote && open.at == now && open.purpose >= purpose;
+        self.open.is_some_and(same)
+    }
+
+    /// How frames get to `remote`. To ask, if need be, is left to [`Neighbours::ask`].
+    pub(super) fn way(&mut self, now: Instant, remote: IpAddr, purpose: Purpose) -> Way {
+        if self.is_open(now, remote, purpose) {
+            return Way::Open;
+        }
+        let Some(hop) = self.net.next_hop(remote) else { return Way::Open };
+        if purpose == Purpose::Socket && !self.entries.contains_key(&hop) {
+            self.make_room();
+            self.entries.insert(hop, Entry::new(now));
+        }
+        let (mac, introduced) = match self.entries.get_mut(&hop) {
+            Some(entry) => {
+                if purpose == Purpose::Socket {
+                    entry.used_at = Some(now);
+                }
+                if entry.is_due(now, purpose) {
+                    entry.ask_at = Some(now);
+                    self.question_at = Some(now);
+                }
+                (entry.mac, entry.introduced)
+            }
+            None => (None, None),
         };
-        sender.is_some_and(|sender| self.list.iter().any(|known| known.address == sender))
+        let Some(mac) = mac else {
+            let answers = purpose == Purpose::Answer;
+            return Way::Unknown(answers.then(|| self.introduction(self.mac, hop)).flatten());
+        };
+        let open = Some(Open { remote, at: now, purpose });
+        let fresh = |(round, at): (u64, Instant)| round == self.round && now < at + INTRODUCED;
+        if introduced.is_some_and(fresh) {
+            self.open = open;
+            return Way::Open;
+        }
+        let Some(introduction) = self.introduction(mac, hop) else { return Way::Open };
+        self.open = open;
+        if let Some(entry) = self.entries.get_mut(&hop) {
+            entry.introduced = Some((self.round, now));
+        }
+        Way::Introduce(introduction)
+    }
+
+    /// An answer to `remote` was lost because the neighbour is unknown: the next one shall not be.
+    pub(super) fn answer_lost(&mut self, now: Instant, remote: IpAddr) {
+        let Some(hop) = self.net.next_hop(remote) else { return };
+        if !self.entries.contains_key(&hop) && self.has_room_for_stranger(now) {
+            self.entries.insert(hop, Entry::new(now));
+        }
+        if let Some(entry) = self.entries.get_mut(&hop)
+            && entry.is_due(now, Purpose::Socket)
+        {
+            entry.ask_at = Some(now);
+            self.question_at = Some(now);
+        }
+    }
+
+    fn introduction(&mut self, mac: Mac, hop: IpAddr) -> Option<Introduction> {
+        let own = self.net.source_for(hop)?;
+        let forget = self.introductions == IFACE_NEIGHBOR_CACHE_COUNT;
+        if forget {
+            (self.round, self.introductions, self.open) = (self.round + 1, 0, None);
+        }
+        self.introductions += 1;
+        let frame = discovery::introduce((mac, hop), (self.mac, own))?;
+        Some(Introduction { frame, forget })
+    }
+
+    /// When a question is due.
+    pub(super) const fn question_at(&self) -> Option<Instant> {
+        self.question_at
+    }
+
+    /// Puts the questions that are due, through `send`, which says whether there was a slot.
+    pub(super) fn ask(&mut self, now: Instant, mut send: impl FnMut(&[u8]) -> bool) {
+        if self.question_at.is_none_or(|at| at > now) {
+            return;
+        }
+        self.question_at = None;
+        let mut slots_left = true;
+        for (&address, entry) in &mut self.entries {
+            if entry.ask_at.is_some_and(|at| at <= now) && slots_left {
+                if entry.questions == QUESTIONS {
+                    (entry.mac, entry.ask_at, entry.questions) = (None, None, 0);
+                    self.open = None;
+                    continue;
+                }
+                let own = self.net.source_for(address);
+                let question =
+                    own.and_then(|own| discovery::ask(self.mac, own, address, entry.mac));
+                slots_left = question.is_none_or(|question| send(question.bytes()));
+                if slots_left {
+                    entry.questions += 1;
+                    entry.ask_at = Some(now + QUESTION_INTERVAL);
+                }
+            }
+            self.question_at = [self.question_at, entry.ask_at].into_iter().flatten().min();
+        }
+    }
+
+    /// Takes an ARP or neighbour discovery frame.
+    pub(super) fn hear(&mut self, now: Instant, frame: &[u8], counters: &mut Counters) -> Reaction {
+        let message = match discovery::read(frame) {
+            Heard::Neighbour(message) => message,
+            Heard::Router => {
+                counters.drop_router += 1;
+                return Reaction::default();
+            }
+            Heard::Unsound => {
+                counters.drop_neighbour_unsound += 1;
+                return Reaction::default();
+            }
+        };
+        let question = message.question.filter(|question| self.net.is_own(question.target));
+        let announces = message.question.is_some_and(|q| Some(q.target) == message.speaker);
+        if message.question.is_some() && question.is_none() && !announces {
+            counters.drop_not_ours += 1;
+        }
+        let news = self.learn(now, &message, question.is_some(), counters);
+        let learned = message.speaker.filter(|_| news);
+        let answer = question.and_then(|asked| discovery::answer(self.mac, asked, message.speaker));
+        Reaction { answer, learned }
+    }
+
+    /// Notes what a message says of its speaker. Returns whether it is news.
+    fn learn(
+        &mut self,
+        now: Instant,
+        message: &Message,
+        asks_us: bool,
+        counters: &mut Counters,
+    ) -> bool {
+        let Some(speaker) = message.speaker else { return false };
+        if self.net.is_own(speaker) {
+            counters.drop_conflict += u64::from(message.mac != Some(self.mac));
+            return false;
+        }
+        if !is_unicast(speaker) || self.net.next_hop(speaker) != Some(speaker) {
+            counters.drop_neighbour_unasked += 1;
+            return false;
+        }
+        self.open = None;
+        let room = asks_us && self.has_room_for_stranger(now);
+        match (self.entries.get_mut(&speaker), message.mac) {
+            (Some(entry), mac) if entry.is_static => {
+                counters.drop_neighbour += u64::from(mac.is_some() && mac != entry.mac);
+                false
+            }
+            (Some(entry), _) => entry.hear(now, message),
+            // RFC 826: who asks for us is about to talk to us.
+            (None, Some(mac)) if room => {
+                self.entries.insert(speaker, Entry { mac: Some(mac), ..Entry::new(now) });
+                false
+            }
+            (None, _) => {
+                let asks = message.question.is_some_and(|question| question.target != speaker);
+                counters.drop_neighbour_unasked += u64::from(!asks);
+                false
+            }
+        }
+    }
+
+    fn has_room(&self) -> bool {
+        self.entries.len() < ENTRIES_MAX + self.net.static_neighbours()
+    }
+
+    /// Whether there is room for an entry that no socket needs. It takes nobody's place but that of
+    /// others like it, and those are looked for once a second only: their number is the attacker's.
+    fn has_room_for_stranger(&mut self, now: Instant) -> bool {
+        if !self.has_room() && self.swept_at.is_none_or(|at| now >= at + SWEEP_INTERVAL) {
+            self.swept_at = Some(now);
+            self.entries.retain(|_, entry| entry.is_static || entry.worth() >= (2, Instant::ZERO));
+        }
+        self.has_room()
+    }
+
+    /// Makes room for an entry that a socket needs, at the cost of the one that is needed least.
+    fn make_room(&mut self) {
+        if self.has_room() {
+            return;
+        }
+        let learned = self.entries.iter().filter(|(_, entry)| !entry.is_static);
+        let least = learned.min_by_key(|(_, entry)| entry.worth()).map(|(&address, _)| address);
+        if let Some(address) = least {
+            self.entries.remove(&address);
+        }
     }
 }
 
-fn ethernet(own: [u8; 6], theirs: [u8; 6], ethertype: EthernetProtocol, len: usize) -> Vec<u8> {
-    let mut frame = vec![0; ETHERNET_HEADER_BYTES + len];
-    let header = EthernetRepr {
-        src_addr: EthernetAddress(theirs),
-        dst_addr: EthernetAddress(own),
-        ethertype,
-    };
-    header.emit(&mut EthernetFrame::new_unchecked(&mut frame[..]));
-    frame
-}
+impl Entry {
+    const fn new(now: Instant) -> Self {
+        Self {
+            mac: None,
+            is_static: false,
+            used_at: None,
+            since: now,
+            verify_at: now,
+            questions: 0,
+            ask_at: None,
+            introduced: None,
+        }
+    }
 
-fn arp_reply(own_mac: [u8; 6], own: Ipv4Addr, mac: [u8; 6], theirs: Ipv4Addr) -> Vec<u8> {
-    let reply = ArpRepr::EthernetIpv4 {
-        operation: ArpOperation::Reply,
-        source_hardware_addr: EthernetAddress(mac),
-        source_protocol_addr: theirs,
-        target_hardware_addr: EthernetAddress(own_mac),
-        target_protocol_addr: own,
-    };
-    let mut frame = ethernet(own_mac, mac, EthernetProtocol::Arp, reply.buffer_len());
-    reply.emit(&mut ArpPacket::new_unchecked(&mut frame[ETHERNET_HEADER_BYTES..]));
-    frame
-}
+    /// Whether its use makes us ask: an address that is not known, if a socket needs it, or one that
+    /// was not heard of for long.
+    fn is_due(&self, now: Instant, purpose: Purpose) -> bool {
+        let needed = match self.mac {
+            Some(_) => !self.is_static && self.verify_at <= now,
+            None => purpose == Purpose::Socket,
+        };
+        needed && self.ask_at.is_none()
+    }
 
-fn advertisement(own_mac: [u8; 6], own: Ipv6Addr, mac: [u8; 6], theirs: Ipv6Addr) -> Vec<u8> {
-    let advert = Icmpv6Repr::Ndisc(NdiscRepr::NeighborAdvert {
-        flags: NdiscNeighborFlags::SOLICITED | NdiscNeighborFlags::OVERRIDE,
-        target_addr: theirs,
-        lladdr: Some(RawHardwareAddress::from_bytes(&mac)),
-    });
-    let header = Ipv6Repr {
-        src_addr: theirs,
-        dst_addr: own,
-        next_header: IpProtocol::Icmpv6,
-        payload_len: advert.buffer_len(),
-        // RFC 4861 section 7.1.2: any other hop limit came from off the link.
-        hop_limit: 255,
-    };
-    let len = header.buffer_len() + advert.buffer_len();
-    let mut frame = ethernet(own_mac, mac, EthernetProtocol::Ipv6, len);
-    let mut packet = Ipv6Packet::new_unchecked(&mut frame[ETHERNET_HEADER_BYTES..]);
-    header.emit(&mut packet);
-    let mut message = Icmpv6Packet::new_unchecked(packet.payload_mut());
-    advert.emit(&theirs, &own, &mut message, &ChecksumCapabilities::default());
-    frame
+    /// RFC 4861 section 7.2.5, which suits ARP too. Returns whether it is news.
+    fn hear(&mut self, now: Instant, message: &Message) -> bool {
+        // What was not asked for is no proof that the neighbour hears us.
+        let answers = message.solicited && self.ask_at.is_some();
+        let news = match (self.mac, message.mac) {
+            (None, None) => return false,
+            (None, Some(_)) => true,
+            (Some(known), Some(said)) if said != known => {
+                if !message.overrides {
+                    self.verify_at = now;
+                    return false;
+                }
+                true
+            }
+            _ => false,
+        };
+        if news {
+            (self.mac, self.introduced) = (message.mac, None);
+            // Usable at once, and to be verified when used.
+            (self.verify_at, self.questions, self.ask_at) = (now, 0, None);
+        }
+        if answers {
+            (self.verify_at, self.questions, self.ask_at) = (now + REACHABLE, 0, None);
+        }
+        news
+    }
+
+    /// The less, the sooner it makes way: what did not answer, what no socket used, what has not
+    /// answered yet, what is in use; and of each kind the oldest.
+    fn worth(&self) -> (u8, Instant) {
+        match (self.mac, self.used_at) {
+            (None, _) if self.ask_at.is_none() => (0, self.since),
+            (_, None) => (1, self.since),
+            (None, Some(_)) => (2, self.since),
+            (Some(_), Some(used_at)) => (3, used_at),
+        }
+    }
 }

@@ -1,10 +1,11 @@
 //! The network as configured: own addresses, subnets, routes.
 //!
-//! Owns: the answers to "is this address ours?" and "from which address do we reach that one?".
-//! Called for each received segment and each new connection. Must never: change after it was made.
+//! Owns: the answers to "is this address ours?", "from which address do we reach that one?" and
+//! "over which neighbour?". Called for each received segment and each new connection. Must never:
+//! change after it was made.
 #![forbid(unsafe_code)]
 
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::IpAddr;
 
 use ::smoltcp::config::{IFACE_MAX_ADDR_COUNT, IFACE_MAX_ROUTE_COUNT, IFACE_NEIGHBOR_CACHE_COUNT};
 use ::smoltcp::iface::{Interface, Route as LibraryRoute};
@@ -17,9 +18,11 @@ use crate::kinds::BuildError;
 const NEIGHBOURS_MAX: usize = IFACE_NEIGHBOR_CACHE_COUNT / 2;
 
 /// Own addresses and routes.
+#[derive(Clone)]
 pub(super) struct Net {
     addresses: Vec<Prefix>,
     routes: Vec<Route>,
+    static_neighbours: usize,
 }
 
 impl Net {
@@ -42,7 +45,11 @@ impl Net {
         if let Some(prefix) = config.addresses.iter().find(|prefix| !is_unicast(prefix.address)) {
             return Err(BuildError::Address { address: prefix.address, len: prefix.len });
         }
-        let net = Self { addresses: config.addresses.clone(), routes: config.routes.clone() };
+        let net = Self {
+            addresses: config.addresses.clone(),
+            routes: config.routes.clone(),
+            static_neighbours: config.neighbours.len(),
+        };
         for Route { to, via } in &net.routes {
             if to.address.is_ipv4() != via.is_ipv4() || net.on_link(*via).is_none() {
                 return Err(BuildError::Gateway { via: *via });
@@ -74,6 +81,11 @@ impl Net {
         });
     }
 
+    /// How many neighbours are known without asking.
+    pub(super) const fn static_neighbours(&self) -> usize {
+        self.static_neighbours
+    }
+
     /// Whether `address` is one of the stack's own.
     pub(super) fn is_own(&self, address: IpAddr) -> bool {
         self.addresses.iter().any(|prefix| prefix.address == address)
@@ -82,18 +94,28 @@ impl Net {
     /// Whether packets to `address` are for this host: its own addresses, groups, and broadcasts of
     /// its subnets (RFC 1122 section 3.3.6).
     pub(super) fn takes(&self, address: IpAddr) -> bool {
-        let subnet_broadcast = |prefix: &Prefix| match (prefix.address, address) {
+        self.is_own(address) || is_group(address) || self.is_subnet_broadcast(address)
+    }
+
+    fn is_subnet_broadcast(&self, address: IpAddr) -> bool {
+        self.addresses.iter().any(|prefix| match (prefix.address, address) {
             (IpAddr::V4(own), IpAddr::V4(to)) if prefix.len < 31 => {
                 let hosts = u32::MAX.checked_shr(prefix.len.into()).unwrap_or(0);
                 to.to_bits() == own.to_bits() | hosts
             }
             _ => false,
-        };
-        let broadcast = IpAddr::V4(Ipv4Addr::BROADCAST);
-        self.is_own(address)
-            || address.is_multicast()
-            || address == broadcast
-            || self.addresses.iter().any(subnet_broadcast)
+        })
+    }
+
+    /// The neighbour to which packets for `remote` go, if they go to one and not to many.
+    pub(super) fn next_hop(&self, remote: IpAddr) -> Option<IpAddr> {
+        if !is_unicast(remote) || self.is_subnet_broadcast(remote) {
+            return None;
+        }
+        match self.on_link(remote) {
+            Some(_) => Some(remote),
+            None => self.route(remote).map(|route| route.via),
+        }
     }
 
     /// An own address of the same family as `other`.
@@ -111,12 +133,7 @@ impl Net {
         if is_group(remote) {
             return self.any_like(remote);
         }
-        let route = self
-            .routes
-            .iter()
-            .filter(|route| contains(&route.to, remote))
-            .max_by_key(|route| route.to.len)?;
-        let near = self.on_link(route.via)?.address;
+        let near = self.on_link(self.route(remote)?.via)?.address;
         if !is_link_local(near) {
             return Some(near);
         }
@@ -128,6 +145,12 @@ impl Net {
     fn on_link(&self, address: IpAddr) -> Option<&Prefix> {
         let holds = |prefix: &&Prefix| contains(prefix, address);
         self.addresses.iter().filter(holds).max_by_key(|prefix| prefix.len)
+    }
+
+    /// The most special of the routes to `remote`.
+    fn route(&self, remote: IpAddr) -> Option<&Route> {
+        let leads = |route: &&Route| contains(&route.to, remote);
+        self.routes.iter().filter(leads).max_by_key(|route| route.to.len)
     }
 }
 
@@ -191,6 +214,29 @@ mod tests {
         assert_eq!(net.source_for(ip("192.168.1.1")), Some(ip("10.0.0.1")));
         assert_eq!(net.source_for(ip("2001:db8::1")), None);
         assert_eq!(net.source_for(ip("fe80::2")), Some(ip("fe80::1")));
+    }
+
+    #[test]
+    fn the_next_hop_is_the_station_itself_or_its_gateway() {
+        let mut config = config(1);
+        config.addresses = vec![prefix("10.0.0.1", 24), prefix("fd00::1", 64)];
+        config.routes = vec![
+            Route { to: prefix("0.0.0.0", 0), via: ip("10.0.0.254") },
+            Route { to: prefix("::", 0), via: ip("fd00::fe") },
+        ];
+        let net = Net::new(&config).unwrap();
+        for (remote, hop) in [
+            ("10.0.0.9", Some("10.0.0.9")),
+            ("10.0.1.9", Some("10.0.0.254")),
+            ("10.0.0.255", None),
+            ("255.255.255.255", None),
+            ("224.0.0.1", None),
+            ("fd00::9", Some("fd00::9")),
+            ("2001:db8::1", Some("fd00::fe")),
+            ("ff02::1", None),
+        ] {
+            assert_eq!(net.next_hop(ip(remote)), hop.map(ip), "{remote}");
+        }
     }
 
     #[test]

@@ -380,15 +380,15 @@ impl SmoltcpStack {
     }
 
     fn receive_neighbour(&mut self, now: Instant, bytes: &[u8], tx: &mut TxBurst<'_>) {
-        if self.neighbours.is_spoken_for(bytes) && !is_request(bytes) {
-            self.counters.drop_neighbour += 1;
-            return;
-        }
-        self.link.feed(now, bytes, Some(tx), None, &mut self.counters);
-        self.remind_neighbours(now, self.neighbours.is_spoken_for(bytes));
-        // One of them may be what a socket waits for.
+        let learned = self.link.hear_neighbour(now, bytes, tx, &mut self.counters);
+        let Some(learned) = learned else { return };
         for index in std::mem::take(&mut self.waiting) {
-            self.slots.mark(index);
+            // What a UDP socket waits for is in its FIFO; it looks itself.
+            let hop = |flow: Flow| self.net.next_hop(flow.remote.ip());
+            match self.slots.connection(index).map(|connection| hop(connection.flow)) {
+                Some(hop) if hop != Some(learned) => self.waiting.push(index),
+                _ => self.slots.mark(index),
+            }
         }
     }
 }
@@ -404,14 +404,6 @@ fn destination(frame: &[u8]) -> Option<IpAddr> {
 
 /// The library made no datagram of a packet.
 struct Refused;
-
-/// Whether an ARP or neighbour discovery frame asks something, so that it must be answered.
-fn is_request(frame: &[u8]) -> bool {
-    matches!(
-        flow::parse(frame),
-        Traffic::Arp { request: true } | Traffic::Ndp { solicitation: true }
-    )
-}
 
 /// The unspecified address of the same family, with the same port.
 pub(super) fn any_address(local: SocketAddr) -> SocketAddr {

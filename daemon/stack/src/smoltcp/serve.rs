@@ -33,7 +33,8 @@ const DATAGRAMS_PER_TURN: usize = 8;
 /// of 32 connections with buffers of 256 KiB each way.
 const SPARE_BYTES: usize = 16 << 20;
 
-/// How long the library keeps quiet between two questions for a neighbour.
+/// When to look again at a socket whose neighbour is asked for: an answer wakes it, and a neighbour
+/// that was given up is asked for again.
 const QUESTION_INTERVAL: Duration = Duration::from_secs(1);
 
 /// When to look again at a connection that the library says is due although it sends nothing: one
@@ -67,9 +68,12 @@ impl SmoltcpStack {
         }
         let mut slots_left = true;
         let mut sent = 0;
-        while sent < SEGMENTS_PER_TURN {
-            let link = &mut self.link;
-            match link.send(now, tx, connection.turn(), &mut self.counters) {
+        // A reset that cannot be sent for want of a neighbour is not worth asking for it.
+        let mute = connection.phase == Phase::Over && connection.neighbour_since.is_some();
+        while !mute && sent < SEGMENTS_PER_TURN {
+            let remote = connection.flow.remote.ip();
+            let turn = (connection.turn(), remote);
+            match self.link.send(now, tx, turn, &mut self.counters) {
                 Sent::Frame => sent += 1,
                 Sent::Nothing => break,
                 Sent::NoSlot => {
@@ -215,6 +219,9 @@ impl SmoltcpStack {
         let due = poll.is_some_and(|at| at <= now);
         let poll = match poll {
             Some(_) if due && (sent > 0 || !slots_left) => None,
+            Some(_) if due && connection.neighbour_since.is_some() => {
+                (connection.phase != Phase::Over).then(|| now + QUESTION_INTERVAL)
+            }
             Some(_) if due => Some(now + NOTHING_SENT_RETRY),
             poll => poll,
         };
@@ -329,7 +336,6 @@ impl SmoltcpStack {
         let wakes = [
             datagram.room.hungry.then_some(now + QUOTA_RETRY),
             datagram.neighbour_since.map(|since| since + NEIGHBOUR_PATIENCE),
-            // The library repeats its question only if it is asked again.
             datagram.neighbour_since.map(|_| now + QUESTION_INTERVAL),
         ];
         let more = tx.queued() > 0 && datagram.neighbour_since.is_none();

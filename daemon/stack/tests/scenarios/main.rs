@@ -7,6 +7,7 @@ mod forged;
 mod fragments;
 mod hostile;
 mod memory;
+mod neighbours;
 mod network;
 mod stream;
 mod udp;
