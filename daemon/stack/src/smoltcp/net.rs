@@ -5,7 +5,7 @@
 //! change after it was made.
 #![forbid(unsafe_code)]
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv6Addr};
 
 use ::smoltcp::config::{IFACE_MAX_ADDR_COUNT, IFACE_MAX_ROUTE_COUNT, IFACE_NEIGHBOR_CACHE_COUNT};
 use ::smoltcp::iface::{Interface, Route as LibraryRoute};
@@ -17,9 +17,16 @@ use crate::kinds::BuildError;
 /// Static neighbours at most: half of the library's table, so that learned ones find room.
 const NEIGHBOURS_MAX: usize = IFACE_NEIGHBOR_CACHE_COUNT / 2;
 
+/// Own addresses at most: one place in the library's table is for the link-local prefix.
+const ADDRESSES_MAX: usize = IFACE_MAX_ADDR_COUNT - 1;
+
+/// Bits of the link-local prefix `fe80::/10` (RFC 4291 section 2.4).
+const LINK_LOCAL_BITS: u8 = 10;
+
 /// Own addresses and routes.
 #[derive(Clone)]
 pub(super) struct Net {
+    mac: [u8; 6],
     addresses: Vec<Prefix>,
     routes: Vec<Route>,
     static_neighbours: usize,
@@ -29,7 +36,7 @@ impl Net {
     /// The network of `config`, checked.
     pub(super) fn new(config: &StackConfig) -> Result<Self, BuildError> {
         for (what, count, most) in [
-            ("addresses", config.addresses.len(), IFACE_MAX_ADDR_COUNT),
+            ("addresses", config.addresses.len(), ADDRESSES_MAX),
             ("routes", config.routes.len(), IFACE_MAX_ROUTE_COUNT),
             ("static neighbours", config.neighbours.len(), NEIGHBOURS_MAX),
         ] {
@@ -46,6 +53,7 @@ impl Net {
             return Err(BuildError::Address { address: prefix.address, len: prefix.len });
         }
         let net = Self {
+            mac: config.mac,
             addresses: config.addresses.clone(),
             routes: config.routes.clone(),
             static_neighbours: config.neighbours.len(),
@@ -70,6 +78,9 @@ impl Net {
             for prefix in &self.addresses {
                 addresses.push(cidr(prefix)).expect("the count was checked");
             }
+            if let Some(prefix) = self.link_local() {
+                addresses.push(cidr(&prefix)).expect("the count was checked");
+            }
         });
         iface.routes_mut().update(|routes| {
             for route in &self.routes {
@@ -79,6 +90,19 @@ impl Net {
                 routes.push(route).expect("the count was checked");
             }
         });
+    }
+
+    /// What tells the library that the link-local prefix is on the link. If we have no address in
+    /// it, the one that RFC 4291 appendix A makes of the Ethernet address stands in; it is not one
+    /// of ours, and packets to it do not get as far as the library.
+    fn link_local(&self) -> Option<Prefix> {
+        let mut v6 = self.addresses.iter().filter(|prefix| prefix.address.is_ipv6()).peekable();
+        v6.peek()?;
+        let own = v6.map(|prefix| prefix.address).find(|address| is_link_local(*address));
+        let [a, b, c, d, e, f] = self.mac;
+        let stand_in = [0xfe, 0x80, 0, 0, 0, 0, 0, 0, a ^ 2, b, c, 0xff, 0xfe, d, e, f];
+        let address = own.unwrap_or_else(|| Ipv6Addr::from(stand_in).into());
+        Some(Prefix { address, len: LINK_LOCAL_BITS })
     }
 
     /// How many neighbours are known without asking.
@@ -141,10 +165,13 @@ impl Net {
         Some(self.addresses.iter().find(wide).map_or(near, |prefix| prefix.address))
     }
 
-    /// The longest of our subnets that holds `address`.
+    /// The longest of our subnets that holds `address`. RFC 4861 section 5.1: link-local addresses
+    /// are on the link even if we have none; any of IPv6 will do to reach them.
     fn on_link(&self, address: IpAddr) -> Option<&Prefix> {
         let holds = |prefix: &&Prefix| contains(prefix, address);
-        self.addresses.iter().filter(holds).max_by_key(|prefix| prefix.len)
+        let subnet = self.addresses.iter().filter(holds).max_by_key(|prefix| prefix.len);
+        let mut v6 = self.addresses.iter().filter(|prefix| prefix.address.is_ipv6());
+        subnet.or_else(|| is_link_local(address).then(|| v6.next()).flatten())
     }
 
     /// The most special of the routes to `remote`.
@@ -222,7 +249,7 @@ mod tests {
         config.addresses = vec![prefix("10.0.0.1", 24), prefix("fd00::1", 64)];
         config.routes = vec![
             Route { to: prefix("0.0.0.0", 0), via: ip("10.0.0.254") },
-            Route { to: prefix("::", 0), via: ip("fd00::fe") },
+            Route { to: prefix("::", 0), via: ip("fe80::1") },
         ];
         let net = Net::new(&config).unwrap();
         for (remote, hop) in [
@@ -232,11 +259,22 @@ mod tests {
             ("255.255.255.255", None),
             ("224.0.0.1", None),
             ("fd00::9", Some("fd00::9")),
-            ("2001:db8::1", Some("fd00::fe")),
+            ("fe80::9", Some("fe80::9")),
+            ("2001:db8::1", Some("fe80::1")),
             ("ff02::1", None),
         ] {
             assert_eq!(net.next_hop(ip(remote)), hop.map(ip), "{remote}");
         }
+        assert_eq!(net.source_for(ip("fe80::9")), Some(ip("fd00::1")));
+        assert_eq!(net.source_for(ip("2001:db8::1")), Some(ip("fd00::1")));
+    }
+
+    #[test]
+    fn link_local_needs_an_address_of_ipv6() {
+        let mut config = config(1);
+        config.addresses = vec![prefix("10.0.0.1", 24)];
+        config.routes = vec![Route { to: prefix("::", 0), via: ip("fe80::1") }];
+        assert_eq!(Net::new(&config).err(), Some(BuildError::Gateway { via: ip("fe80::1") }));
     }
 
     #[test]
@@ -262,7 +300,7 @@ mod tests {
         ));
         assert!(matches!(
             refusal(&|c| c.addresses = vec![prefix("10.0.0.1", 8); 17]),
-            Some(BuildError::TooMany { count: 17, most: 16, .. })
+            Some(BuildError::TooMany { count: 17, most: 15, .. })
         ));
     }
 }

@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use dmm_port::Instant;
 use dmm_proto::fifo::datagram::Header;
 use dmm_stack::Request;
-use dmm_stack::config::StackConfig;
+use dmm_stack::config::{Prefix, Route, StackConfig};
 use dmm_stack::pair::{Client, End, Pair, Quota, config};
 use etherparse::PacketBuilder;
 use nix::errno::Errno;
@@ -419,4 +419,25 @@ fn of_a_long_answer_to_a_stranger_nothing_is_sent() {
         [Some(absent(V4.0, 1))]
     );
     assert_eq!(pair.counter(End::Left, "drop.answer_no_neighbour"), 1);
+}
+
+#[test]
+fn a_link_local_gateway_needs_no_link_local_address() {
+    let prefix = |address: &str, len| Prefix { address: address.parse().unwrap(), len };
+    let mut near = config(1);
+    near.routes = vec![Route { to: prefix("::", 0), via: "fe80::1".parse().unwrap() }];
+    // The far station stands for its own gateway.
+    let mut far = config(2);
+    far.addresses.extend([prefix("fe80::1", 64), prefix("2001:db8::1", 64)]);
+    let mut pair = Pair::with("smoltcp", &clean(), &near, &far);
+    let quota = Quota::new(256);
+    for (socket, to) in [(1, "2001:db8::1"), (2, "fe80::1")] {
+        let to: IpAddr = to.parse().unwrap();
+        assert_eq!(pair.stack(End::Left).source_for(to), Some(V6.0));
+        pair.listen(End::Right, 10 + socket, SocketAddr::new(to, 1000), 1);
+        let mut other = pair.credit(End::Right, &quota, 10 + socket, 20 + socket);
+        let mut one = connect(&mut pair, &quota, socket, (V6.0, to));
+        pair.expect(secs(10), "a connection", |pair| pair.of(&other).accepted.is_some());
+        pair.exchange(secs(5), &mut one, &mut other, (10_000, 10_000));
+    }
 }
