@@ -16,6 +16,7 @@
 #![deny(unsafe_code)]
 
 pub mod config;
+mod credits;
 pub mod kinds;
 pub mod pair;
 mod reassembly;

@@ -10,6 +10,7 @@ use std::net::SocketAddr;
 
 use super::options::Options;
 use super::slots::SlotIndex;
+use crate::credits::Credits;
 use crate::{Fifos, SocketId, SocketReport};
 
 /// A listener.
@@ -27,7 +28,7 @@ pub(super) struct Listener {
     /// Established connections, oldest first.
     pub(super) ready: VecDeque<SlotIndex>,
     /// Ids and FIFOs for the next connections, oldest first.
-    pub(super) credits: VecDeque<(SocketId, Fifos)>,
+    pub(super) credits: Credits<Fifos>,
 }
 
 impl Listener {
@@ -41,7 +42,7 @@ impl Listener {
             options,
             half_open: Vec::new(),
             ready: VecDeque::new(),
-            credits: VecDeque::new(),
+            credits: Credits::default(),
         }
     }
 
@@ -80,7 +81,7 @@ impl Listener {
         if self.ready.is_empty() {
             return None;
         }
-        let (id, fifos) = self.credits.pop_front()?;
+        let (id, fifos) = self.credits.pop()?;
         Some((self.ready.pop_front()?, id, fifos))
     }
 }

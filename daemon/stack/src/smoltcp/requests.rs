@@ -103,7 +103,7 @@ impl SmoltcpStack {
             return Err(Errno::EINVAL);
         }
         let listener = self.slots.listener(index).ok_or(Errno::EINVAL)?;
-        listener.credits.push_back((socket, fifos));
+        listener.credits.push(socket, fifos);
         self.slots.assign(socket, Place::Credit(index));
         self.hand_out(now, index);
         Ok(())
@@ -204,7 +204,7 @@ impl SmoltcpStack {
             Place::Slot(index) => index,
             Place::Credit(listener) => {
                 if let Some(listener) = self.slots.listener(listener) {
-                    listener.credits.retain(|(id, _)| *id != socket);
+                    listener.credits.remove(socket);
                 }
                 self.gone(socket);
                 return Ok(());
@@ -256,7 +256,7 @@ impl SmoltcpStack {
     fn close_listener(&mut self, index: SlotIndex) {
         let Some(Slot::Listener(mut listener)) = self.slots.remove(index) else { return };
         self.listeners.remove(&listener.local);
-        for (credit, _) in listener.credits.drain(..) {
+        while let Some((credit, _)) = listener.credits.pop() {
             self.gone(credit);
         }
         for waiting in listener.half_open.iter().chain(&listener.ready) {

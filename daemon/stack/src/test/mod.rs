@@ -23,6 +23,7 @@ use dmm_proto::Breach;
 use nix::errno::Errno;
 
 use crate::config::StackConfig;
+use crate::credits::Credits;
 use crate::{Event, Fifos, Request, SocketId, SocketReport, Stack};
 use connection::{Connection, Context, State};
 use segment::{ACK, Ends, OPEN, RESET, Segment};
@@ -33,7 +34,7 @@ struct Listener {
     backlog: usize,
     /// Established connections that wait.
     ready: VecDeque<Ends>,
-    credits: VecDeque<(SocketId, Fifos)>,
+    credits: Credits<Fifos>,
 }
 
 /// What an id stands for.
@@ -177,7 +178,7 @@ impl TestStack {
     fn hand_out(&mut self, local: SocketAddr) {
         let Some(listener) = self.listeners.get_mut(&local) else { return };
         while !listener.ready.is_empty()
-            && let Some((socket, mut fifos)) = listener.credits.pop_front()
+            && let Some((socket, mut fifos)) = listener.credits.pop()
         {
             let Some(ends) = listener.ready.pop_front() else { return };
             let Some(connection) = self.connections.get_mut(&ends) else { continue };

@@ -13,6 +13,7 @@ use nix::errno::Errno;
 use super::connection::{Connection, State};
 use super::segment::Ends;
 use super::{Listener, Place, TestStack};
+use crate::credits::Credits;
 use crate::{Fifos, Request, SocketId};
 
 impl TestStack {
@@ -30,7 +31,7 @@ impl TestStack {
                     id: socket,
                     backlog: backlog.max(1) as usize,
                     ready: VecDeque::new(),
-                    credits: VecDeque::new(),
+                    credits: Credits::default(),
                 };
                 self.listeners.insert(local, listener);
                 self.ids.insert(socket, Place::Listener(local));
@@ -43,7 +44,7 @@ impl TestStack {
                     return Err(Errno::EINVAL);
                 }
                 let listener = self.listeners.get_mut(&local).ok_or(Errno::EINVAL)?;
-                listener.credits.push_back((socket, fifos));
+                listener.credits.push(socket, fifos);
                 self.ids.insert(socket, Place::Credit(local));
                 self.hand_out(local);
             }
@@ -104,8 +105,8 @@ impl TestStack {
                 self.bury(now, ends);
             }
             Place::Listener(local) => {
-                let Some(listener) = self.listeners.remove(&local) else { return Ok(()) };
-                for (credit, _) in listener.credits {
+                let Some(mut listener) = self.listeners.remove(&local) else { return Ok(()) };
+                while let Some((credit, _)) = listener.credits.pop() {
                     self.gone(credit);
                 }
                 let waits = |connection: &&mut Connection| {
@@ -116,7 +117,7 @@ impl TestStack {
             }
             Place::Credit(local) => {
                 if let Some(listener) = self.listeners.get_mut(&local) {
-                    listener.credits.retain(|(credit, _)| *credit != socket);
+                    listener.credits.remove(socket);
                 }
                 self.gone(socket);
             }
