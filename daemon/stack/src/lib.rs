@@ -15,6 +15,7 @@
 //! copies between them and frames.
 #![deny(unsafe_code)]
 
+mod backoff;
 pub mod config;
 mod credits;
 pub mod kinds;

@@ -23,6 +23,7 @@ use super::memory::{Memory, Tcp};
 use super::options::Options;
 use super::sequence::{CHALLENGE_EVERY, Sequence, Verdict};
 use super::slots::SlotIndex;
+use crate::backoff::Backoff;
 use crate::room::Room;
 use crate::{Fifos, SocketId, SocketReport};
 
@@ -37,9 +38,6 @@ const HALF_OPEN_FAIR: Duration = Duration::from_secs(1);
 /// How long a neighbour may not answer before a connection attempt fails (RFC 4861 section 10:
 /// three solicitations, one a second).
 const NEIGHBOUR_PATIENCE: Duration = Duration::from_secs(3);
-
-/// How long to wait before asking for chunks again when the client's quota is used up.
-pub(super) const QUOTA_RETRY: Duration = Duration::from_millis(10);
 
 /// Who a connection belongs to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -106,7 +104,8 @@ pub(super) struct Connection {
     pub(super) neighbour_since: Option<Instant>,
     /// Bytes moved since the last trim.
     pub(super) active: bool,
-    retry_at: Option<Instant>,
+    /// When to look again at a FIFO that found no chunk.
+    backoff: Backoff,
     opened_at: Instant,
     /// How long the peer took to answer our first segment, retransmissions included.
     round_trip: Duration,
@@ -165,7 +164,7 @@ impl Connection {
             room: Room::default(),
             neighbour_since: None,
             active: true,
-            retry_at: None,
+            backoff: Backoff::default(),
             opened_at: now,
             round_trip: Duration::ZERO,
             heard_at: now,
@@ -275,15 +274,21 @@ impl Connection {
 
     /// Moves bytes between the FIFOs and the library's buffers as far as both sides allow.
     pub(super) fn exchange(&mut self, now: Instant) -> Result<Moved, Breach> {
-        self.retry_at = None;
         let mut moved = Moved::default();
-        self.deliver(now, &mut moved)?;
-        self.collect(now, &mut moved)?;
+        let mut starved = self.deliver(&mut moved)?;
+        starved |= self.collect(&mut moved)?;
+        if moved.readable || moved.writable || !starved {
+            self.backoff.fed();
+        }
+        if starved {
+            self.backoff.starved(now);
+        }
         Ok(moved)
     }
 
-    /// Library to rx FIFO.
-    fn deliver(&mut self, now: Instant, moved: &mut Moved) -> Result<(), Breach> {
+    /// Library to rx FIFO. Returns whether it wants for chunks.
+    fn deliver(&mut self, moved: &mut Moved) -> Result<bool, Breach> {
+        let mut starved = false;
         let socket = &mut self.tcp;
         if self.deaf {
             while socket.recv(|bytes| (bytes.len(), bytes.len())).is_ok_and(|len| len > 0) {}
@@ -304,24 +309,22 @@ impl Connection {
             }
             moved.readable = rx.publish();
             self.active |= moved.readable;
-            if socket.can_recv() && rx.room() > 0 {
-                self.retry_at = Some(now + QUOTA_RETRY);
-            }
+            starved = socket.can_recv() && rx.room() > 0;
         }
         if !self.ended && matches!(self.owner, Owner::Socket(_)) {
             let finished = socket.recv(|_| (0, ())) == Err(tcp::RecvError::Finished);
             self.ended = finished;
             moved.ended = finished;
         }
-        Ok(())
+        Ok(starved)
     }
 
-    /// Tx FIFO to library.
-    fn collect(&mut self, now: Instant, moved: &mut Moved) -> Result<(), Breach> {
+    /// Tx FIFO to library. Returns whether it wants for chunks.
+    fn collect(&mut self, moved: &mut Moved) -> Result<bool, Breach> {
         let socket = &mut self.tcp;
-        let Some(tx) = &mut self.tx else { return Ok(()) };
+        let Some(tx) = &mut self.tx else { return Ok(false) };
         tx.refresh()?;
-        let mut taken = 0;
+        let (mut taken, mut starved) = (0, false);
         // As above: the free part of a ring is two slices at most.
         for _ in 0..2 {
             if tx.queued() == 0 || !socket.can_send() {
@@ -344,11 +347,9 @@ impl Connection {
             let offer = self.room.offer(tx)?;
             moved.writable = offer.writable;
             self.active |= offer.writable;
-            if offer.starved {
-                self.retry_at = Some(now + QUOTA_RETRY);
-            }
+            starved = offer.starved;
         }
-        Ok(())
+        Ok(starved)
     }
 
     /// Notes what the service that ends now has come to.
@@ -404,7 +405,7 @@ impl Connection {
 
     /// When to look again at a FIFO that found no chunk.
     pub(super) const fn retry_at(&self) -> Option<Instant> {
-        self.retry_at
+        self.backoff.at()
     }
 
     /// Whether nothing is left to be done for a connection without owner.

@@ -24,6 +24,7 @@ use super::link::{Link, Sent, Socket};
 use super::memory::Lent;
 use super::net::{Net, is_unicast};
 use super::options::Options;
+use crate::backoff::Backoff;
 use crate::room::Room;
 use crate::{Fifos, SocketId, SocketReport};
 
@@ -55,6 +56,8 @@ pub(super) struct Datagram {
     pub(super) options: Options,
     /// What the writer wants.
     pub(super) room: Room,
+    /// When to look again for chunks.
+    pub(super) backoff: Backoff,
     /// Since when its next datagram waits for a neighbour.
     pub(super) neighbour_since: Option<Instant>,
     /// Bytes moved since the last trim.
@@ -75,6 +78,7 @@ impl Datagram {
             closing: false,
             options,
             room: Room::default(),
+            backoff: Backoff::default(),
             neighbour_since: None,
             active: true,
             delivered: false,

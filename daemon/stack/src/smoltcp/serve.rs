@@ -13,7 +13,7 @@ use dmm_proto::Breach;
 use nix::errno::Errno;
 
 use super::SmoltcpStack;
-use super::connection::{Connection, GivingUp, Moved, Owner, Phase, QUOTA_RETRY};
+use super::connection::{Connection, GivingUp, Moved, Owner, Phase};
 use super::datagram::{Carried, NEIGHBOUR_PATIENCE};
 use super::link::Sent;
 use super::memory::{Memory, Tcp};
@@ -333,8 +333,14 @@ impl SmoltcpStack {
                 self.events.push(Event::Writable { socket });
             }
         }
+        if turn.taken > 0 || !datagram.room.hungry {
+            datagram.backoff.fed();
+        }
+        if datagram.room.hungry {
+            datagram.backoff.starved(now);
+        }
         let wakes = [
-            datagram.room.hungry.then_some(now + QUOTA_RETRY),
+            datagram.backoff.at(),
             datagram.neighbour_since.map(|since| since + NEIGHBOUR_PATIENCE),
             datagram.neighbour_since.map(|_| now + QUESTION_INTERVAL),
         ];

@@ -100,6 +100,31 @@ fn a_used_up_quota_stops_a_writer_until_chunks_come_back() {
 }
 
 #[test]
+fn sockets_that_starve_look_for_chunks_ever_less_often() {
+    let mut pair = Pair::new("smoltcp", &clean());
+    let quotas = [Quota::new(4), Quota::new(64)];
+    let (mut one, mut other) = pair.joined([&quotas[0], &quotas[1]], V4);
+    pair.exchange(secs(5), &mut one, &mut other, (1000, 0));
+    let datagrams = pair.bind(End::Left, &quotas[0], 9, left(9));
+    pair.run(secs(1));
+    trim_all(&mut pair);
+    let taken: Vec<_> = std::iter::from_fn(|| quotas[0].pool.take()).collect();
+    pair.write_until(&mut one, 50_000);
+    pair.submit(End::Left, dmm_stack::Request::Send { socket: datagrams.socket });
+    let mut looks = 0;
+    pair.run_until(secs(20), |_| {
+        looks += 1;
+        false
+    });
+    // Each at 10, 30, 70, 150, 310 and 630 ms, then every 640.
+    assert!((30..100).contains(&looks), "{looks} looks");
+    taken.into_iter().for_each(|chunk| quotas[0].pool.give(chunk));
+    let heard = pair.of(&one).writable;
+    pair.expect(secs(1), "word of the chunks", |pair| pair.of(&one).writable > heard);
+    pair.clean_up(&[&one, &other, &datagrams], &[(End::Right, 0)], &[&quotas[0], &quotas[1]]);
+}
+
+#[test]
 fn a_hostile_cursor_is_told_and_ends_the_connection_alone() {
     for kind in KINDS {
         for (breach, tail) in [(Breach::TxTail, true), (Breach::RxHead, false)] {
