@@ -13,6 +13,7 @@
 pub mod attachment;
 pub mod binding;
 pub mod inbox;
+mod ports;
 mod settle;
 pub mod socket;
 pub mod steering;

@@ -92,10 +92,11 @@ impl Instance {
         }
         let owned = self.sockets.get(id).is_some_and(|entry| entry.owner.is_some());
         // A socket that its client has not closed keeps its place: the client will close it.
-        if !owned
-            && let Some(entry) = self.sockets.remove(id)
-            && let Some(flow) = entry.flow
-        {
+        if owned {
+            return;
+        }
+        self.release_port(id);
+        if let Some(flow) = self.sockets.remove(id).and_then(|entry| entry.flow) {
             self.flows.remove(&flow);
         }
     }
@@ -140,9 +141,9 @@ impl Instance {
     pub(super) fn disown(&mut self, id: SocketId) {
         let Some(entry) = self.sockets.get_mut(id) else { return };
         let Some(owner) = entry.owner.take() else { return };
-        let (slot, binding) = (entry.name.slot, entry.binding.take());
-        if let Some((transport, local, holder)) = binding {
-            self.bindings.release(transport, local, holder);
+        let (slot, kind) = (entry.name.slot, entry.kind);
+        if kind != Kind::Stream {
+            self.release_port(id);
         }
         if let Some(Some(attachment)) = self.attachments.get_mut(owner) {
             attachment.set_slot(slot, None);

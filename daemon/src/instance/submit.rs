@@ -131,10 +131,10 @@ impl Instance {
         now: Instant,
         (owner, context): (usize, u32),
         socket: op::Socket,
-        local: SocketAddr,
+        asked: SocketAddr,
         remote: SocketAddr,
     ) -> Result<(), Breach> {
-        let local = match self.connect_from(local, remote) {
+        let local = match self.connect_from(asked, remote) {
             Ok(local) => local,
             Err(errno) => return self.refuse_connect(owner, context, socket, errno),
         };
@@ -145,9 +145,19 @@ impl Instance {
             let instance = self.config.first_instance + u32::try_from(home).expect("few shards");
             return self.answer(owner, context, Completion::Redirected { socket, instance });
         }
+        let holder = match self.hold_source(owner, socket, asked.port(), &flow) {
+            Ok(holder) => holder,
+            Err(errno) => return self.refuse_connect(owner, context, socket, errno),
+        };
         let Some(id) = self.open(owner, context, socket, Kind::Stream) else {
+            if let Some(holder) = holder {
+                self.bindings.release(Transport::Tcp, local, holder);
+            }
             return self.refuse_connect(owner, context, socket, Errno::ENFILE);
         };
+        if let Some(holder) = holder {
+            self.hold(id, Transport::Tcp, local, holder);
+        }
         let fifos = self.fifos(id, self.config.tcp_buffers);
         if let Err(errno) =
             self.stack.submit(now, Request::Connect { socket: id, local, remote, fifos })
@@ -188,9 +198,7 @@ impl Instance {
             _ => return Err(Errno::EADDRNOTAVAIL),
         };
         if local.port() != 0 {
-            let local = SocketAddr::new(source, local.port());
-            let in_use = self.flows.contains(&(local, remote));
-            return if in_use { Err(Errno::EADDRNOTAVAIL) } else { Ok(local) };
+            return Ok(SocketAddr::new(source, local.port()));
         }
         self.port_cursor = self.port_cursor.wrapping_add(7);
         let shards = (self.config.shard, self.steering.shards);
@@ -411,7 +419,7 @@ impl Instance {
         }
     }
 
-    fn holder(&self, owner: usize, socket: op::Socket) -> Holder {
+    pub(super) fn holder(&self, owner: usize, socket: op::Socket) -> Holder {
         let session = self.attachments[owner].as_ref().expect("the caller's").session.id;
         Holder { session, slot: socket.slot, generation: socket.generation }
     }
@@ -469,6 +477,7 @@ impl Instance {
     /// Takes a socket back that the stack refused.
     fn forget(&mut self, id: SocketId) {
         self.disown(id);
+        self.release_port(id);
         self.sockets.remove(id);
     }
 }

@@ -1,7 +1,8 @@
 //! A real `dmmd` under attack by clients that attached as any other and then lie.
 //!
 //! Owns: the siege (thousands of seeded rounds, with a bystander whose transfer must not notice),
-//! one directed attack per reason for which a client is refused, the quotas, and clients that stop.
+//! one directed attack per reason for which a client is refused, the quotas, the ports that sockets
+//! hold, and clients that stop.
 //! The liar is `dmm_proto::mock::HostileClient`. The two stacks of the daemon are joined by a wire
 //! in memory, so no device is needed.
 //!
@@ -15,6 +16,7 @@ mod bystander;
 mod directed;
 mod ground;
 mod operations;
+mod ports;
 mod process;
 mod quotas;
 mod round;
