@@ -84,5 +84,7 @@ counters! {
         sockets_reclaimed = "sockets.reclaimed",
         /// Sockets refused because the instance has all that it may have.
         sockets_refused = "sockets.refused",
+        /// Sockets aborted at their close because there were as many orphans as there may be.
+        orphans_aborted = "sockets.orphans_aborted",
     }
 }

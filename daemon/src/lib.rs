@@ -18,5 +18,6 @@ pub mod counters;
 pub mod descriptor;
 pub mod fault;
 pub mod instance;
+pub mod orphans;
 pub mod session;
 pub mod worker;

@@ -15,6 +15,7 @@ use dmm_proto::layout::Geometry;
 use dmm_proto::session::Memory;
 
 use crate::fault::Guard;
+use crate::orphans::{Membership, UserOrphans};
 
 /// Names a session among all that the daemon ever had.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -58,6 +59,8 @@ pub struct Session {
     pub pool: Arc<ChunkPool>,
     /// What it used.
     pub usage: Usage,
+    /// Its sockets that are closed and not gone.
+    pub membership: Membership,
     /// The doorbell of each context that is open.
     contexts: Box<[OnceLock<Ringer>]>,
     /// The end of each worker's doorbell for this client.
@@ -69,10 +72,11 @@ pub struct Session {
 }
 
 impl Session {
-    /// Makes a session and the client's ends of the workers' doorbells.
+    /// Makes a session, whose orphans `user` pays for, and the client's ends of the workers' doorbells.
     pub fn create(
         id: SessionId,
         peer: Peer,
+        user: Arc<UserOrphans>,
         geometry: Geometry,
     ) -> io::Result<(Arc<Self>, Vec<Ringer>)> {
         let memory = Memory::create(geometry)?;
@@ -89,6 +93,7 @@ impl Session {
             memory,
             pool: Arc::new(ChunkPool::new(geometry.chunks)),
             usage: Usage::default(),
+            membership: Membership::new(user, geometry.sockets),
             contexts: (0..geometry.contexts).map(|_| OnceLock::new()).collect(),
             bells: bells.into(),
             breach: OnceLock::new(),

@@ -19,6 +19,7 @@ use tracing::{debug, info, warn};
 
 use crate::assembly::Machine;
 use crate::descriptor;
+use crate::orphans::UserOrphans;
 use crate::session::{Peer, Session, SessionId};
 use crate::worker::message::ToWorker;
 
@@ -51,6 +52,8 @@ pub struct Sessions {
     leaving: HashMap<SessionId, Leaving>,
     /// The arenas of all sessions whose memory is still in use, by orphans perhaps.
     pools: Vec<Weak<ChunkPool>>,
+    /// What the sessions of each user have in common, as long as there are any or their orphans.
+    users: HashMap<u32, Weak<UserOrphans>>,
     refusals: BTreeMap<&'static str, u64>,
     /// Sessions since the start.
     pub opened: u64,
@@ -76,6 +79,7 @@ impl Sessions {
             attached: BTreeMap::new(),
             leaving: HashMap::new(),
             pools: Vec::new(),
+            users: HashMap::new(),
             refusals: reasons.into_iter().chain(breaches).map(|name| (name, 0)).collect(),
             opened: 0,
             cleanup: (Duration::ZERO, Duration::ZERO),
@@ -149,8 +153,9 @@ impl Sessions {
         let pidfd = descriptor::pidfd(pid).map_err(resources)?;
         let id = SessionId(self.next_id);
         let peer = Peer { pid, uid, gid, name: hello.name };
+        let user = self.user(uid);
         let (session, ringers) =
-            Session::create(id, peer, self.geometry(machine)).map_err(resources)?;
+            Session::create(id, peer, user, self.geometry(machine)).map_err(resources)?;
         let listener = session.open_context(0).map_err(resources)?;
         session.memory.write_stacks(&machine.stacks, &workers_of(machine));
         let listener = listener.ok_or_else(|| resources(io::Error::other("no context")))?;
@@ -161,6 +166,16 @@ impl Sessions {
             worker.tell(ToWorker::Attach(Arc::clone(&session)));
         }
         Ok((session, pidfd))
+    }
+
+    /// What a user's sessions have in common.
+    fn user(&mut self, uid: u32) -> Arc<UserOrphans> {
+        let known = self.users.get(&uid).and_then(Weak::upgrade);
+        known.unwrap_or_else(|| {
+            let user = Arc::default();
+            self.users.insert(uid, Arc::downgrade(&user));
+            user
+        })
     }
 
     fn geometry(&self, machine: &Machine) -> Geometry {
@@ -230,7 +245,14 @@ impl Sessions {
             let took = leaving.since.elapsed();
             self.cleanup = (took, self.cleanup.1.max(took));
             self.leaving.remove(&id);
+            self.forget_the_gone();
         }
+    }
+
+    /// Forgets the arenas and users of whom nothing is left, not even orphans.
+    fn forget_the_gone(&mut self) {
+        self.pools.retain(|pool| pool.strong_count() > 0);
+        self.users.retain(|_, user| user.strong_count() > 0);
     }
 
     /// Counts a refusal or breach.
@@ -250,8 +272,7 @@ impl Sessions {
     }
 
     /// Chunks used and in all, of every arena still in use.
-    pub fn chunks(&mut self) -> (u64, u64) {
-        self.pools.retain(|pool| pool.strong_count() > 0);
+    pub fn chunks(&self) -> (u64, u64) {
         let pools: Vec<_> = self.pools.iter().filter_map(Weak::upgrade).collect();
         let sum = |count: fn(&ChunkPool) -> u32| pools.iter().map(|p| u64::from(count(p))).sum();
         (sum(ChunkPool::used), sum(ChunkPool::chunks))
@@ -298,5 +319,34 @@ fn open_context(attached: &Attached, context: u32) -> io::Result<()> {
             &format!("context {context} is open, or beyond clients.contexts"),
         ),
         Err(error) => hello::send_refusal(socket, Errno::ENOMEM, &error.to_string()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn session(sessions: &mut Sessions, id: u64) -> Arc<Session> {
+        let peer = Peer { pid: 1, uid: 7, gid: 7, name: "test".into() };
+        let geometry = Geometry { sockets: 1, contexts: 1, instances: 1, workers: 1, chunks: 1 };
+        let user = sessions.user(7);
+        Session::create(SessionId(id), peer, user, geometry).unwrap().0
+    }
+
+    #[test]
+    fn what_is_gone_is_forgotten_without_being_asked_for() {
+        let mut sessions = Sessions::new(ClientsConfig::default());
+        for id in 0..3 {
+            let session = session(&mut sessions, id);
+            sessions.pools.push(Arc::downgrade(&session.pool));
+            let leaving = Leaving { session, since: Clock::now(), workers_left: 1 };
+            sessions.leaving.insert(SessionId(id), leaving);
+        }
+        assert_eq!((sessions.pools.len(), sessions.users.len()), (3, 1));
+        for left in (0..3).rev() {
+            sessions.detached(SessionId(left as u64));
+            assert_eq!(sessions.pools.len(), left);
+        }
+        assert!(sessions.users.is_empty());
     }
 }

@@ -26,7 +26,7 @@ use std::time::Duration;
 
 use dmm_port::{BURST, Instant, RxFrame, RxQueue, TxQueue};
 use dmm_proto::Breach;
-use dmm_stack::{Event, Request, Stack};
+use dmm_stack::{Event, Stack};
 
 use crate::counters::InstanceCounters;
 use crate::session::{Session, SessionId};
@@ -231,10 +231,7 @@ impl Instance {
         self.breaches.retain(|(of, _)| *of != owner);
         for socket in self.sockets.owned_by(owner) {
             self.counters.sockets_reclaimed.add(1);
-            self.disown(socket);
-            let request = if abort { Request::Abort { socket } } else { Request::Close { socket } };
-            // A socket that cannot be closed is gone already, which an event will say.
-            let _ = self.stack.submit(now, request);
+            self.let_go(now, socket, abort);
         }
         self.attachments[owner] = None;
         self.dirty.retain(|of| *of != owner);

@@ -3,14 +3,19 @@
 
 use std::sync::atomic::Ordering;
 
+use dmm_port::Instant;
 use dmm_proto::Breach;
 use dmm_proto::fifo::State;
 use dmm_proto::op::{Address, Completion};
-use dmm_stack::{Event, SocketId};
+use dmm_stack::{Event, Request, SocketId};
 use nix::errno::Errno;
 
 use super::Instance;
 use super::socket::Kind;
+
+/// Orphans of one instance at most, whoever left them. With the default buffers of 64 KiB each way
+/// and what the FIFOs still hold, one takes some 240 KiB: all of them 4 GiB.
+const ORPHANS_MAX: usize = 1 << 14;
 
 impl Instance {
     /// Tells the clients what happened.
@@ -137,10 +142,35 @@ impl Instance {
         Ok(())
     }
 
+    /// Closes a socket whose client is done with it, or aborts it: if `abort` says so, or if there
+    /// are as many orphans as there may be (tcp(7), `tcp_max_orphans`).
+    pub(super) fn let_go(&mut self, now: Instant, id: SocketId, abort: bool) {
+        let Some(entry) = self.sockets.get(id) else { return };
+        let session = entry.owner.and_then(|owner| self.session_of(owner));
+        let mut request =
+            if abort { Request::Abort { socket: id } } else { Request::Close { socket: id } };
+        let mut charge = None;
+        // Listeners and credits are gone at once.
+        if !abort && matches!(entry.kind, Kind::Stream | Kind::Datagram) {
+            let room = self.sockets.orphans() < ORPHANS_MAX;
+            charge = session.filter(|_| room).and_then(|s| s.membership.orphans.charge());
+            if charge.is_none() {
+                self.counters.orphans_aborted.add(1);
+                request = Request::Abort { socket: id };
+            }
+        }
+        // A socket that cannot be closed is gone already, which an event will say.
+        let _ = self.stack.submit(now, request);
+        self.disown(id);
+        if let Some(entry) = self.sockets.get_mut(id) {
+            entry.charge = charge;
+        }
+    }
+
     /// Ends the client's part of a socket: the slot is free, its lines are not touched again.
     pub(super) fn disown(&mut self, id: SocketId) {
-        let Some(entry) = self.sockets.get_mut(id) else { return };
-        let Some(owner) = entry.owner.take() else { return };
+        let Some(owner) = self.sockets.orphan(id) else { return };
+        let Some(entry) = self.sockets.get(id) else { return };
         let (slot, kind) = (entry.name.slot, entry.kind);
         if kind != Kind::Stream {
             self.release_port(id);

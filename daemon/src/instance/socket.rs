@@ -10,6 +10,7 @@ use dmm_proto::shared::Shared;
 use dmm_stack::SocketId;
 
 use super::binding::Holder;
+use crate::orphans::Charge;
 
 /// What a socket is to the session layer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -43,6 +44,8 @@ pub struct Socket {
     pub binding: Option<(Transport, SocketAddr, Holder)>,
     /// The connection's ends, for the check that no second one has the same.
     pub flow: Option<(SocketAddr, SocketAddr)>,
+    /// Of an orphan: what its client or user pays for it.
+    pub charge: Option<Charge>,
 }
 
 /// Sockets by id; ids are small, dense and used again.
@@ -51,12 +54,13 @@ pub struct Sockets {
     slab: Vec<Option<Socket>>,
     free: Vec<u32>,
     max: u32,
+    orphans: usize,
 }
 
 impl Sockets {
     /// An empty table for at most `max` sockets.
     pub fn new(max: u32) -> Self {
-        Self { slab: Vec::new(), free: Vec::new(), max }
+        Self { max, ..Self::default() }
     }
 
     /// Puts a socket in. `None` if there are as many as there may be.
@@ -84,15 +88,29 @@ impl Sockets {
     pub fn remove(&mut self, id: SocketId) -> Option<Socket> {
         let socket = self.slab.get_mut(id.0 as usize)?.take()?;
         self.free.push(id.0);
+        self.orphans -= usize::from(socket.owner.is_none());
         Some(socket)
     }
 
-    /// The ids whose sockets serve the attachment `owner`.
+    /// Takes a socket, which stays in the table, from its client. Returns whose it was.
+    pub fn orphan(&mut self, id: SocketId) -> Option<usize> {
+        let owner = self.get_mut(id)?.owner.take()?;
+        self.orphans += 1;
+        Some(owner)
+    }
+
+    /// The ids whose sockets serve the attachment `owner`, listeners first: their credits go with
+    /// them.
     pub fn owned_by(&self, owner: usize) -> Vec<SocketId> {
-        let ids = self.slab.iter().enumerate().filter(|(_, socket)| {
-            socket.as_ref().is_some_and(|socket| socket.owner == Some(owner))
-        });
-        ids.map(|(index, _)| SocketId(u32::try_from(index).expect("below max"))).collect()
+        let mut ids = Vec::new();
+        let mut others = Vec::new();
+        for (index, socket) in (0_u32..).zip(&self.slab) {
+            let Some(socket) = socket.as_ref().filter(|s| s.owner == Some(owner)) else { continue };
+            let of_kind = if socket.kind == Kind::Listener { &mut ids } else { &mut others };
+            of_kind.push(SocketId(index));
+        }
+        ids.append(&mut others);
+        ids
     }
 
     /// Sockets in the table, orphans included.
@@ -101,7 +119,7 @@ impl Sockets {
     }
 
     /// Sockets whose clients are done with them.
-    pub fn orphans(&self) -> usize {
-        self.slab.iter().flatten().filter(|socket| socket.owner.is_none()).count()
+    pub const fn orphans(&self) -> usize {
+        self.orphans
     }
 }

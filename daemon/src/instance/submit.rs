@@ -327,8 +327,7 @@ impl Instance {
             Err(breach) => return Err(breach),
         };
         let context = self.sockets.get(id).map_or(0, |entry| entry.context);
-        self.ask(now, Request::Close { socket: id });
-        self.disown(id);
+        self.let_go(now, id, false);
         self.answer(owner, context, Completion::Closed { socket })
     }
 
@@ -395,6 +394,7 @@ impl Instance {
             client: memory.client_line(name.slot),
             binding: None,
             flow: None,
+            charge: None,
         };
         let Some(id) = self.sockets.insert(socket) else {
             self.counters.sockets_refused.add(1);

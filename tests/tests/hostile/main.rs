@@ -16,6 +16,7 @@ mod bystander;
 mod directed;
 mod ground;
 mod operations;
+mod orphans;
 mod ports;
 mod process;
 mod quotas;
