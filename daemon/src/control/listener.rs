@@ -129,6 +129,12 @@ impl Listener {
         &self.path
     }
 
+    /// Removes its file, and returns the socket: whoever closes it closes the connections that
+    /// wait at it as well.
+    pub fn retire(self) -> io::Result<OwnedFd> {
+        self.socket.try_clone()
+    }
+
     /// The next connection, if one waits (`EAGAIN`).
     pub fn accept(&self) -> nix::Result<OwnedFd> {
         accept4(self.socket.as_raw_fd(), FLAGS).map(crate::descriptor::own)

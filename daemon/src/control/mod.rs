@@ -5,36 +5,44 @@
 #![forbid(unsafe_code)]
 
 mod access;
+mod graveyard;
 mod listener;
+mod operators;
 mod report;
+mod reserve;
 mod sessions;
 
-use std::collections::HashMap;
-use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::PathBuf;
-use std::time::Instant as Clock;
+use std::time::{Duration, Instant as Clock};
 
 use anyhow::Context;
 use dmm_admin::config::Config;
 use dmm_admin::control::{is_request, parse_request, reply};
-use dmm_proto::hello;
 use nix::errno::Errno;
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
+use nix::sys::resource::{Resource, getrlimit};
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 use nix::sys::socket::{getsockopt, sockopt};
+use serde_json::Value;
 use tracing::{info, warn};
 
 use crate::assembly::{self, Machine};
 use crate::session::SessionId;
 use crate::worker::message::{FromWorker, ToWorker};
 use access::Access;
+use graveyard::{Graveyard, Waiting};
 use listener::Listener;
+use operators::{OPERATORS_MAX, Operator, Operators};
+use reserve::Reserve;
 use sessions::Sessions;
 
 /// Connections that have not said who they are at most; one more closes the oldest.
 const STRANGERS_MAX: usize = 64;
+/// Descriptors that are no client's but come and go: connections, what a hello takes until its welcome
+/// is out, what the graveyard's threads close, reports.
+const DESCRIPTORS_APART: usize = STRANGERS_MAX + OPERATORS_MAX + 128;
 /// Descriptors handled in one round.
 const EVENTS_MAX: usize = 64;
 
@@ -68,7 +76,11 @@ pub struct Control {
     /// Numbers of connections; sessions get a token of their own.
     next_stranger: u64,
     /// Operators' connections, which may ask again.
-    operators: HashMap<u64, OwnedFd>,
+    operators: Operators,
+    /// Closes what clients made.
+    graveyard: Graveyard,
+    /// For connections that cannot be taken.
+    reserve: Reserve,
 }
 
 /// Runs the daemon until a signal ends it.
@@ -88,7 +100,7 @@ pub fn run(config: Config, options: &Options) -> anyhow::Result<()> {
     let listener = Listener::bind(socket_path, config.clients.mode.0)?;
     let machine = assembly::start(&config, options.file_prefix.as_deref())?;
     let control = Control {
-        sessions: Sessions::new(config.clients.clone()),
+        sessions: Sessions::new(config.clients.clone(), descriptors_left()),
         config,
         started: Clock::now(),
         machine,
@@ -98,9 +110,18 @@ pub fn run(config: Config, options: &Options) -> anyhow::Result<()> {
         access,
         strangers: Vec::new(),
         next_stranger: 0,
-        operators: HashMap::new(),
+        operators: Operators::default(),
+        graveyard: Graveyard::default(),
+        reserve: Reserve::new(),
     };
     control.serve()
+}
+
+/// Descriptors that clients may cost: what the limit leaves beside those that are open now.
+fn descriptors_left() -> usize {
+    let Ok((limit, _)) = getrlimit(Resource::RLIMIT_NOFILE) else { return usize::MAX };
+    let open = std::fs::read_dir("/proc/self/fd").map_or(0, Iterator::count);
+    usize::try_from(limit).unwrap_or(usize::MAX).saturating_sub(open + DESCRIPTORS_APART)
 }
 
 /// Whether whoever started this process has it ignore the signal, as nohup(1) does. A descriptor
@@ -131,7 +152,19 @@ impl Control {
         let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
         let mut events = [EpollEvent::empty(); EVENTS_MAX];
         loop {
-            let count = match self.epoll.wait(&mut events, EpollTimeout::NONE) {
+            let now = Clock::now();
+            if self.reserve.wakes(now) {
+                self.reserve.refill();
+                if self.watch(&self.listener, LISTENER).is_err() {
+                    self.reserve.rest(now);
+                }
+            }
+            // Rounded up, so that it is not woken a moment too early.
+            let patience = self.reserve.patience(now).map_or(EpollTimeout::NONE, |patience| {
+                EpollTimeout::try_from(patience + Duration::from_millis(1))
+                    .unwrap_or(EpollTimeout::ZERO)
+            });
+            let count = match self.epoll.wait(&mut events, patience) {
                 Ok(count) => count,
                 Err(Errno::EINTR) => continue,
                 Err(errno) => return Err(errno).context("cannot wait for events"),
@@ -161,22 +194,36 @@ impl Control {
         let connection = match self.listener.accept() {
             Ok(connection) => connection,
             Err(Errno::EAGAIN | Errno::EINTR | Errno::ECONNABORTED) => return,
-            Err(errno) => {
-                // Out of descriptors: give the oldest stranger's back, so that this cannot spin.
-                warn!(%errno, "cannot take a connection: raise LimitNOFILE of the service");
-                if !self.strangers.is_empty() {
-                    self.strangers.remove(0);
-                }
-                return;
-            }
+            Err(errno) => return self.turn_away(errno),
         };
         if self.strangers.len() == STRANGERS_MAX {
-            self.strangers.remove(0);
+            let oldest = self.strangers.remove(0).1;
+            self.hang_up(oldest);
         }
         let number = self.next_stranger;
         self.next_stranger += 1;
         if self.watch(&connection, stranger_token(number)).is_ok() {
             self.strangers.push((number, connection));
+        } else {
+            self.graveyard.bury(connection);
+        }
+    }
+
+    /// Hangs up on a connection for which there is no descriptor, with the one in reserve; without
+    /// that, looks at no connection for a while.
+    fn turn_away(&mut self, errno: Errno) {
+        let now = Clock::now();
+        if self.reserve.may_tell(now) {
+            warn!(%errno, "cannot take connections: raise LimitNOFILE of the service");
+        }
+        if self.reserve.spend() {
+            if let Ok(connection) = self.listener.accept() {
+                self.sessions.count_refusal("connections");
+                self.graveyard.bury(connection);
+            }
+        }
+        if !self.reserve.refill() && self.epoll.delete(&self.listener).is_ok() {
+            self.reserve.rest(now);
         }
     }
 
@@ -194,73 +241,120 @@ impl Control {
 
     /// Reads a connection's first packet, or an operator's next.
     fn hear_stranger(&mut self, number: u64) {
-        let position = self.strangers.iter().position(|(n, _)| *n == number);
-        let connection = match position {
-            Some(at) => self.strangers.remove(at).1,
-            None => match self.operators.remove(&number) {
-                Some(connection) => connection,
-                None => return,
-            },
+        let Some(at) = self.strangers.iter().position(|(n, _)| *n == number) else {
+            return self.hear_operator(number);
         };
+        let connection = self.strangers.remove(at).1;
         let mut bytes = [0; 4096];
-        let len = match hello::receive(connection.as_fd(), &mut bytes) {
-            Ok((len, _)) => len,
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                self.strangers.push((number, connection));
+        let (waiting, len) = match graveyard::look(&connection, &mut bytes) {
+            Ok(found) => found,
+            Err(Errno::EAGAIN | Errno::EINTR) => {
+                self.strangers.insert(at, (number, connection));
                 return;
             }
-            Err(_) => 0,
+            Err(_) => (Waiting::Nothing, 0),
         };
+        let Ok(peer) = getsockopt(&connection, sockopt::PeerCredentials) else {
+            return self.hang_up(connection);
+        };
+        let (pid, uid, gid) = (u32::try_from(peer.pid()).unwrap_or(0), peer.uid(), peer.gid());
+        if waiting == Waiting::Descriptors {
+            self.sessions.refuse_descriptors(&connection, (pid, uid));
+        }
+        if waiting != Waiting::Plain || graveyard::discard(&connection).is_err() {
+            return self.hang_up(connection);
+        }
         let packet = &bytes[..len];
-        let Ok(peer) = getsockopt(&connection, sockopt::PeerCredentials) else { return };
-        let (uid, gid) = (peer.uid(), peer.gid());
         let allowed = self.access.allows(uid, gid);
         if is_request(packet) {
-            self.answer(number, connection, packet, allowed);
-        } else if len > 0 {
-            // The session's own tokens take over from the stranger's.
-            let _ = self.epoll.delete(&connection);
-            let pid = u32::try_from(peer.pid()).unwrap_or(0);
-            let who = (pid, uid, gid);
-            let attached = self.sessions.attach(&self.machine, connection, packet, who, allowed);
-            let Some(attached) = attached else { return };
-            let id = attached.session.id;
-            let event = |token| EpollEvent::new(EpollFlags::EPOLLIN, token);
-            let watched = self
-                .epoll
-                .add(&attached.socket, event(session_token(id)))
-                .and_then(|()| self.epoll.add(&attached.pidfd, event(session_token(id) + 1)));
-            if let Err(errno) = watched {
-                warn!(%errno, "cannot watch a client");
-                self.end_session(id);
+            if !allowed {
+                let words = "this user may not ask: list it in clients.users, or one of its \
+                             groups in clients.groups, of the configuration";
+                // The operator may be gone already.
+                let _ = reply(connection.as_fd(), Err::<&Value, _>(words.to_owned()));
+                self.hang_up(connection);
+            } else if self.make_room(uid) {
+                self.answer(number, Operator { connection, uid }, packet);
+            } else {
+                self.sessions.count_refusal("operators");
+                self.hang_up(connection);
+            }
+            return;
+        }
+        // The session's own tokens take over from the stranger's.
+        let _ = self.epoll.delete(&connection);
+        let who = (pid, uid, gid);
+        let attached = match self.sessions.attach(&self.machine, connection, packet, who, allowed) {
+            Ok(attached) => attached,
+            Err(connection) => return self.hang_up(connection),
+        };
+        let id = attached.session.id;
+        let event = |token| EpollEvent::new(EpollFlags::EPOLLIN, token);
+        let watched = self
+            .epoll
+            .add(&attached.socket, event(session_token(id)))
+            .and_then(|()| self.epoll.add(&attached.pidfd, event(session_token(id) + 1)));
+        if let Err(errno) = watched {
+            warn!(%errno, "cannot watch a client");
+            self.end_session(id);
+        }
+    }
+
+    /// Reads an operator's next request.
+    fn hear_operator(&mut self, number: u64) {
+        let Some(operator) = self.operators.take(number) else { return };
+        let mut bytes = [0; 4096];
+        let (waiting, len) = match graveyard::look(&operator.connection, &mut bytes) {
+            Ok(found) => found,
+            Err(Errno::EAGAIN | Errno::EINTR) => return self.operators.keep(number, operator),
+            Err(_) => (Waiting::Nothing, 0),
+        };
+        let packet = &bytes[..len];
+        let asks = waiting == Waiting::Plain && is_request(packet);
+        if asks && !operator.owes() && graveyard::discard(&operator.connection).is_ok() {
+            return self.answer(number, operator, packet);
+        }
+        if waiting != Waiting::Nothing {
+            self.sessions.count_refusal("operators");
+        }
+        self.hang_up_on_operator(operator);
+    }
+
+    fn answer(&mut self, number: u64, operator: Operator, packet: &[u8]) {
+        let document = parse_request(packet).map(|request| report::document(self, request));
+        match reply(operator.connection.as_fd(), document.as_ref().map_err(Clone::clone)) {
+            Ok(()) => self.operators.keep(number, operator),
+            Err(error) => {
+                warn!(%error, "an operator's request went unanswered");
+                self.hang_up_on_operator(operator);
             }
         }
     }
 
-    fn answer(&mut self, number: u64, connection: OwnedFd, packet: &[u8], allowed: bool) {
-        if self.operators.len() >= STRANGERS_MAX {
-            self.operators.clear();
+    /// Makes room for another operator of `uid`. Returns false if there is none.
+    fn make_room(&mut self, uid: u32) -> bool {
+        let (room, closed) = self.operators.make_room(uid);
+        closed.into_iter().for_each(|connection| self.hang_up(connection));
+        room
+    }
+
+    fn hang_up_on_operator(&mut self, operator: Operator) {
+        let _ = self.epoll.delete(&operator.connection);
+        if let Some(connection) = self.operators.hang_up(operator) {
+            self.graveyard.bury(connection);
         }
-        let request = if allowed {
-            parse_request(packet)
-        } else {
-            Err("this user may not ask: list it in clients.users, or one of its groups in clients.groups, of the \
-                 configuration".to_owned())
-        };
-        let document = request.map(|request| report::document(self, request));
-        match reply(connection.as_fd(), document.as_ref().map_err(Clone::clone)) {
-            Ok(()) => {
-                self.operators.insert(number, connection);
-            }
-            Err(error) => warn!(%error, "an operator's request went unanswered"),
-        }
+    }
+
+    /// Closes a connection, which may take a while: what is not watched wakes nobody meanwhile.
+    fn hang_up(&self, connection: OwnedFd) {
+        let _ = self.epoll.delete(&connection);
+        self.graveyard.bury(connection);
     }
 
     fn end_session(&mut self, id: SessionId) {
         if let Some(attached) = self.sessions.end(&self.machine, id) {
-            // Closing them ends their watching; the process may have others of the socket.
-            let _ = self.epoll.delete(&attached.socket);
             let _ = self.epoll.delete(&attached.pidfd);
+            self.hang_up(attached.socket);
         }
     }
 
@@ -283,7 +377,10 @@ impl Control {
     fn end(mut self) -> anyhow::Result<()> {
         let _ = sd_notify::notify(&[sd_notify::NotifyState::Stopping]);
         // Whoever comes now finds no daemon, or the next one.
-        drop(self.listener);
+        // Its queue may hold connections with anything in theirs.
+        if let Ok(socket) = self.listener.retire() {
+            self.graveyard.hand_over(socket);
+        }
         for worker in &self.machine.workers {
             worker.tell(ToWorker::Close);
         }
@@ -292,6 +389,9 @@ impl Control {
                 warn!("a worker had panicked");
             }
         }
+        let strangers = self.strangers.into_iter().map(|(_, connection)| connection);
+        let others = self.operators.into_connections().chain(self.sessions.into_sockets());
+        strangers.chain(others).for_each(|socket| self.graveyard.bury(socket));
         Ok(())
     }
 }

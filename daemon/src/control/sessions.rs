@@ -17,6 +17,7 @@ use dmm_proto::request::PACKET_BYTES_MAX;
 use nix::errno::Errno;
 use tracing::{debug, info, warn};
 
+use super::graveyard::{self, Waiting};
 use crate::assembly::Machine;
 use crate::descriptor;
 use crate::orphans::UserOrphans;
@@ -54,6 +55,8 @@ pub struct Sessions {
     pools: Vec<Weak<ChunkPool>>,
     /// What the sessions of each user have in common, as long as there are any or their orphans.
     users: HashMap<u32, Weak<UserOrphans>>,
+    /// Descriptors that all clients together may cost.
+    descriptors: usize,
     refusals: BTreeMap<&'static str, u64>,
     /// Sessions since the start.
     pub opened: u64,
@@ -69,9 +72,18 @@ pub struct Refusal {
 }
 
 impl Sessions {
-    /// No clients yet.
-    pub fn new(limits: ClientsConfig) -> Self {
-        let reasons = ["version", "hello", "access", "sessions", "resources"];
+    /// No clients yet, which may cost `descriptors` together.
+    pub fn new(limits: ClientsConfig, descriptors: usize) -> Self {
+        let reasons = [
+            "version",
+            "hello",
+            "access",
+            "sessions",
+            "resources",
+            "descriptors",
+            "connections",
+            "operators",
+        ];
         let breaches = Breach::ALL.iter().map(|breach| breach.name());
         Self {
             limits,
@@ -80,14 +92,15 @@ impl Sessions {
             leaving: HashMap::new(),
             pools: Vec::new(),
             users: HashMap::new(),
+            descriptors,
             refusals: reasons.into_iter().chain(breaches).map(|name| (name, 0)).collect(),
             opened: 0,
             cleanup: (Duration::ZERO, Duration::ZERO),
         }
     }
 
-    /// Attaches the client whose first packet is `packet`, or refuses it in words. `allowed` says
-    /// whether its user may be one.
+    /// Attaches the client whose first packet is `packet`, or refuses it in words and gives its socket
+    /// back. `allowed` says whether its user may be one.
     pub fn attach(
         &mut self,
         machine: &Machine,
@@ -95,7 +108,7 @@ impl Sessions {
         packet: &[u8],
         (pid, uid, gid): (u32, u32, u32),
         allowed: bool,
-    ) -> Option<&Attached> {
+    ) -> Result<&Attached, OwnedFd> {
         let result = self.try_attach(machine, &socket, packet, (pid, uid, gid), allowed);
         match result {
             Ok((session, pidfd)) => {
@@ -103,16 +116,26 @@ impl Sessions {
                 info!(session = id.0, pid, uid, name = session.peer.name, "client attached");
                 let attached = Attached { session, socket, pidfd, requests: 0 };
                 self.opened += 1;
-                Some(self.attached.entry(id).or_insert(attached))
+                Ok(self.attached.entry(id).or_insert(attached))
             }
             Err(refusal) => {
-                warn!(pid, uid, reason = refusal.reason, "client refused: {}", refusal.words);
-                self.count_refusal(refusal.reason);
-                // The client may be gone already.
-                let _ = hello::send_refusal(socket.as_fd(), refusal.errno, &refusal.words);
-                None
+                self.refuse(&socket, (pid, uid), &refusal);
+                Err(socket)
             }
         }
+    }
+
+    /// Refuses the client whose first packet comes with descriptors, which nobody asked for.
+    pub fn refuse_descriptors(&mut self, socket: &OwnedFd, who: (u32, u32)) {
+        let words = "a hello comes without descriptors".to_owned();
+        self.refuse(socket, who, &Refusal { reason: "hello", errno: Errno::EPROTO, words });
+    }
+
+    fn refuse(&mut self, socket: &OwnedFd, (pid, uid): (u32, u32), refusal: &Refusal) {
+        warn!(pid, uid, reason = refusal.reason, "client refused: {}", refusal.words);
+        self.count_refusal(refusal.reason);
+        // The client may be gone already.
+        let _ = hello::send_refusal(socket.as_fd(), refusal.errno, &refusal.words);
     }
 
     fn try_attach(
@@ -145,6 +168,15 @@ impl Sessions {
                 words: format!("there are {max} clients already: raise clients.max_sessions"),
             });
         }
+        if !self.affords(machine) {
+            return Err(Refusal {
+                reason: "descriptors",
+                errno: Errno::EAGAIN,
+                words: "the daemon may not open the descriptors that another client and its \
+                        contexts need: raise LimitNOFILE of the service, or lower clients.contexts"
+                    .to_owned(),
+            });
+        }
         let resources = |error: io::Error| Refusal {
             reason: "resources",
             errno: Errno::ENOMEM,
@@ -166,6 +198,13 @@ impl Sessions {
             worker.tell(ToWorker::Attach(Arc::clone(&session)));
         }
         Ok((session, pidfd))
+    }
+
+    /// Whether there are descriptors for another client with all its contexts: its socket and pidfd,
+    /// three regions, and a doorbell for each context and worker.
+    fn affords(&self, machine: &Machine) -> bool {
+        let each = 5 + machine.workers.len() + self.limits.contexts as usize;
+        (self.attached.len() + self.leaving.len() + 1) * each <= self.descriptors
     }
 
     /// What a user's sessions have in common.
@@ -195,20 +234,35 @@ impl Sessions {
     pub fn hear(&mut self, id: SessionId) -> bool {
         let Some(attached) = self.attached.get_mut(&id) else { return true };
         let mut bytes = [0; PACKET_BYTES_MAX];
-        let (len, _fds) = match hello::receive(attached.socket.as_fd(), &mut bytes) {
-            Ok(received) => received,
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return true,
+        let (waiting, len) = match graveyard::look(&attached.socket, &mut bytes) {
+            Ok(found) => found,
+            Err(Errno::EAGAIN | Errno::EINTR) => return true,
             Err(_) => return false,
         };
-        if len == 0 {
+        if waiting == Waiting::Nothing {
             return false;
         }
         attached.requests += 1;
         let answered = match Request::parse(&bytes[..len]) {
             _ if attached.requests > REQUESTS_MAX => Err(Breach::Flood),
-            Some(Request::OpenContext { context }) => Ok(open_context(attached, context)),
-            Some(_) => Ok(refuse_later_request(attached)),
-            None => Err(Breach::Request),
+            request if waiting == Waiting::Descriptors => {
+                if request.is_some_and(|request| request.descriptors() > 0) {
+                    // The client may be gone already.
+                    let _ = refuse_later_request(attached);
+                }
+                // Its packet stays where it is, since nobody takes its descriptors.
+                Err(Breach::Request)
+            }
+            request => {
+                if let Err(errno) = graveyard::discard(&attached.socket) {
+                    return errno == Errno::EINTR;
+                }
+                match request {
+                    Some(Request::OpenContext { context }) => Ok(open_context(attached, context)),
+                    Some(_) => Ok(refuse_later_request(attached)),
+                    None => Err(Breach::Request),
+                }
+            }
         };
         let breach = match answered {
             Ok(Ok(())) => return true,
@@ -253,6 +307,11 @@ impl Sessions {
     fn forget_the_gone(&mut self) {
         self.pools.retain(|pool| pool.strong_count() > 0);
         self.users.retain(|_, user| user.strong_count() > 0);
+    }
+
+    /// The sockets of all clients, at the daemon's end.
+    pub fn into_sockets(self) -> impl Iterator<Item = OwnedFd> {
+        self.attached.into_values().map(|attached| attached.socket)
     }
 
     /// Counts a refusal or breach.
@@ -335,7 +394,7 @@ mod tests {
 
     #[test]
     fn what_is_gone_is_forgotten_without_being_asked_for() {
-        let mut sessions = Sessions::new(ClientsConfig::default());
+        let mut sessions = Sessions::new(ClientsConfig::default(), 1000);
         for id in 0..3 {
             let session = session(&mut sessions, id);
             sessions.pools.push(Arc::downgrade(&session.pool));

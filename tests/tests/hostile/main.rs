@@ -13,6 +13,7 @@
 
 mod actions;
 mod bystander;
+mod descriptors;
 mod directed;
 mod ground;
 mod operations;

@@ -38,7 +38,7 @@ fn close_many(client: &mut Client) {
 fn a_client_has_no_more_orphans_than_sockets_and_its_user_keeps_them() {
     let ground = Ground::new(&json!({"sockets": SOCKETS, "bytes": 4 << 20}));
     let _peer = listen_on_both_shards(&ground);
-    let aborted = || ground.daemon.stats().counters["stack.right.0.orphans_aborted"];
+    let aborted = || ground.daemon.stats().counters["instance.right.0.sockets.orphans_aborted"];
     let wait_for_orphans = |wanted: u64| {
         eventually("the end of what was aborted", || {
             let orphans = ground.daemon.status().orphans;
