@@ -5,7 +5,7 @@ use std::os::fd::OwnedFd;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use dmm_proto::hello::AttachError;
 use dmm_proto::mock::{HostileClient, connect};
@@ -29,6 +29,7 @@ pub const RIGHT_ADDRESS: &str = "10.90.0.2";
 pub struct Ground {
     /// The daemon.
     pub daemon: Daemon,
+    started: Instant,
 }
 
 /// What the daemon holds, for clients and in all.
@@ -69,7 +70,7 @@ impl Ground {
         let socket = daemon.socket();
         let folder = socket.parent().expect("sockets are in folders");
         fs::set_permissions(folder, fs::Permissions::from_mode(0o755)).expect("it is ours");
-        Self { daemon }
+        Self { daemon, started: Instant::now() }
     }
 
     /// Attaches a client.
@@ -111,20 +112,94 @@ impl Ground {
         });
     }
 
-    /// Waits until every worker has gone to sleep some more times: none is kept busy by what is not
-    /// there.
+    /// Waits until every worker sleeps as it says: over a while in which nobody asks for anything but
+    /// how the daemon is, it goes to sleep again and again, is off its core for most of these times,
+    /// and uses less than half of the time. A worker that is kept busy by what is not there counts
+    /// sleeps as well, but returns from each at once. What is compared are counts of the same while,
+    /// so that a slow machine makes it longer and nothing else.
     pub fn wait_for_sleeps(&self) {
         const MORE: u64 = 20;
-        let sleeps = || -> Vec<u64> {
-            self.daemon.status().workers.iter().map(|worker| worker.sleeps).collect()
-        };
-        let before = sleeps();
+        // CPU time is told in hundredths of a second.
+        const WHILE: Duration = Duration::from_millis(300);
+        let mut since = self.rest();
         eventually("the sleep of the workers", || {
-            let now = sleeps();
-            let slept = before.iter().zip(&now).all(|(before, now)| *now >= before + MORE);
-            if slept { Ok(()) } else { Err(format!("{before:?} times before, {now:?} now")) }
+            let now = self.rest();
+            let spans: Vec<_> =
+                since.iter().zip(&now).map(|(since, now)| now.after(since)).collect();
+            if spans.iter().any(|span| span.sleeps < MORE || span.elapsed < WHILE) {
+                return Err(format!("not long enough yet: {spans:?}"));
+            }
+            if spans
+                .iter()
+                .all(|span| 2 * span.blocked > span.sleeps && 2 * span.cpu < span.elapsed)
+            {
+                return Ok(());
+            }
+            // Something else may have been going on: the next while may be calmer.
+            since = now;
+            Err(format!("{spans:?}"))
         });
     }
+
+    /// How much each worker has rested so far.
+    fn rest(&self) -> Vec<Rest> {
+        let workers = self.daemon.status().workers;
+        let tasks = format!("/proc/{}/task", self.daemon.pid());
+        let read = |task: &Path, file| fs::read_to_string(task.join(file)).unwrap_or_default();
+        let tasks = fs::read_dir(tasks).expect("the daemon runs").flatten();
+        let mut threads: Vec<_> = tasks
+            .map(|task| (read(&task.path(), "comm"), task.path()))
+            .filter(|(name, _)| name.starts_with("dmm-worker-"))
+            .collect();
+        threads.sort();
+        assert_eq!(threads.len(), workers.len());
+        let rests = threads.iter().zip(workers).map(|((_, task), worker)| Rest {
+            sleeps: worker.sleeps,
+            blocked: blocked(&read(task, "status")),
+            cpu: cpu_time(&read(task, "stat")),
+            elapsed: self.started.elapsed(),
+        });
+        rests.collect()
+    }
+}
+
+/// What a worker did since a point in time.
+#[derive(Clone, Copy, Debug)]
+struct Rest {
+    /// Times that it went to sleep, as it says.
+    sleeps: u64,
+    /// Times that it gave its core away, as the kernel says.
+    blocked: u64,
+    /// CPU time that it used.
+    cpu: Duration,
+    elapsed: Duration,
+}
+
+impl Rest {
+    fn after(&self, earlier: &Self) -> Self {
+        Self {
+            sleeps: self.sleeps - earlier.sleeps,
+            blocked: self.blocked - earlier.blocked,
+            cpu: self.cpu - earlier.cpu,
+            elapsed: self.elapsed - earlier.elapsed,
+        }
+    }
+}
+
+/// Voluntary context switches, from a thread's status (proc_pid_status(5)).
+fn blocked(status: &str) -> u64 {
+    let line = status.lines().find_map(|line| line.strip_prefix("voluntary_ctxt_switches:"));
+    line.and_then(|count| count.trim().parse().ok()).expect("as in proc_pid_status(5)")
+}
+
+/// User and system time, fields 14 and 15 of a thread's stat (proc_pid_stat(5)), in hundredths of a
+/// second.
+fn cpu_time(stat: &str) -> Duration {
+    // The name, field 2, may hold anything but ends with the last parenthesis.
+    let (_, fields) = stat.rsplit_once(')').expect("as in proc_pid_stat(5)");
+    let times = fields.split_whitespace().skip(11).take(2);
+    let ticks: u64 = times.map(|ticks| ticks.parse::<u64>().expect("as there")).sum();
+    Duration::from_millis(10 * ticks)
 }
 
 /// Connects to a daemon, which must then answer and listen in time.
