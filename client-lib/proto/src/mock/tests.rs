@@ -128,10 +128,8 @@ fn whatever_a_client_writes_is_a_value_or_a_breach() {
 fn a_client_that_takes_no_completion_out_floods_only_itself() {
     let (_daemon, session, _client) = attached(1);
     let mut turn = Turn::new(&session);
-    let breach = (0..100_000).find_map(|_| {
-        turn.completions[0]
-            .push(Completion::Look { socket: Socket { slot: 0, generation: 0 } })
-            .err()
+    let breach = (0..100_000).find_map(|slot| {
+        turn.completions[0].push(Completion::Look { socket: Socket { slot, generation: 0 } }).err()
     });
     assert_eq!(breach, Some(Breach::Flood));
 }

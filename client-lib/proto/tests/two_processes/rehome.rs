@@ -2,6 +2,13 @@
 
 use super::*;
 
+/// Completions that wait for room.
+const WAITING: u32 = 12;
+
+fn refused(errno: u32) -> Completion {
+    Completion::Refused { socket: SOCKET, option: SocketOption::NoDelay, errno }
+}
+
 pub fn client(path: &Path) {
     let (socket, attachment) = attach(path);
     let bell = Attachment::open_context(socket.as_fd(), 1).unwrap();
@@ -30,10 +37,10 @@ pub fn client(path: &Path) {
     old.release();
     assert_eq!(before, dmm_proto::layout::RING_ENTRIES);
     let mut after = 0;
-    while after < 44 {
+    while after < WAITING {
         match pop(&mut new) {
             Some(completion) => {
-                assert_eq!(completion, Completion::Look { socket: SOCKET });
+                assert_eq!(completion, refused(after));
                 after += 1;
             }
             None => sleep_unless(&line.asleep, &bell, || new.look().unwrap()),
@@ -56,8 +63,11 @@ fn a_socket_moves_between_contexts_in_order() {
     }
     let [mut old, mut new] = [0, 1].map(|context| session.completions(context, 0));
     // More than the ring holds: the rest waits, and is to come on the new channel.
-    for _ in 0..300 {
+    for _ in 0..dmm_proto::layout::RING_ENTRIES {
         old.push(Completion::Look { socket: SOCKET }).unwrap();
+    }
+    for errno in 0..WAITING {
+        old.push(refused(errno)).unwrap();
     }
     let mut submissions = session.submissions(0, 0);
     let worker = daemon.beacon.worker(0);
