@@ -10,7 +10,7 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use dmm_proto::Breach;
-use dmm_proto::doorbell::Ringer;
+use dmm_proto::doorbell::WorkerBell;
 use dmm_proto::layout::{Pending, WorkerLine};
 use dmm_proto::op::Submission;
 use dmm_proto::ring::Producer;
@@ -25,7 +25,7 @@ pub(crate) const CONTEXT: u32 = 0;
 /// The channels of a client's context.
 pub(crate) struct Channels {
     channels: Vec<Channel>,
-    ringers: Vec<Ringer>,
+    bells: Vec<WorkerBell>,
     /// Deferred submissions over all channels.
     deferred: AtomicUsize,
 }
@@ -45,13 +45,13 @@ struct Sending {
 
 impl Channels {
     /// The channels of a session just opened. `None` if its tables contradict themselves.
-    pub(crate) fn new(memory: &Memory, beacon: &Beacon, ringers: Vec<OwnedFd>) -> Option<Self> {
+    pub(crate) fn new(memory: &Memory, beacon: &Beacon, bells: Vec<OwnedFd>) -> Option<Self> {
         let geometry = &memory.geometry;
-        let ringers: Vec<Ringer> = ringers.into_iter().map(Ringer::from_fd).collect();
+        let bells: Vec<WorkerBell> = bells.into_iter().map(WorkerBell::from_fd).collect();
         let mut channels = Vec::new();
         for instance in 0..geometry.instances {
             let worker = memory.worker_of(instance);
-            if worker as usize >= ringers.len() {
+            if worker as usize >= bells.len() {
                 return None;
             }
             let parts = memory.submissions(geometry.channel(CONTEXT, instance));
@@ -63,7 +63,7 @@ impl Channels {
                 worker_line: beacon.worker(worker),
             });
         }
-        Some(Self { channels, ringers, deferred: AtomicUsize::new(0) })
+        Some(Self { channels, bells, deferred: AtomicUsize::new(0) })
     }
 
     /// Submits now. `Ok(false)` means that the ring is full.
@@ -123,7 +123,7 @@ impl Channels {
     fn ring(&self, channel: &Channel) {
         if channel.worker_line.asleep.is_up() {
             // A worker that is gone shows at our own doorbell's end of file.
-            self.ringers[channel.worker].ring_quietly();
+            self.bells[channel.worker].ring();
         }
     }
 }

@@ -10,7 +10,7 @@ use std::sync::{Arc, OnceLock};
 
 use dmm_proto::Breach;
 use dmm_proto::arena::ChunkPool;
-use dmm_proto::doorbell::{Listener, Ringer};
+use dmm_proto::doorbell::{Listener, Ringer, WorkerBell};
 use dmm_proto::layout::Geometry;
 use dmm_proto::session::Memory;
 
@@ -63,8 +63,8 @@ pub struct Session {
     pub membership: Membership,
     /// The doorbell of each context that is open.
     contexts: Box<[OnceLock<Ringer>]>,
-    /// The end of each worker's doorbell for this client.
-    bells: Box<[Listener]>,
+    /// Each worker's doorbell for this client.
+    bells: Box<[WorkerBell]>,
     /// How it broke the contract, if it did.
     breach: OnceLock<Breach>,
     /// A worker has said that the session must end.
@@ -72,21 +72,16 @@ pub struct Session {
 }
 
 impl Session {
-    /// Makes a session, whose orphans `user` pays for, and the client's ends of the workers' doorbells.
+    /// Makes a session, whose orphans `user` pays for.
     pub fn create(
         id: SessionId,
         peer: Peer,
         user: Arc<UserOrphans>,
         geometry: Geometry,
-    ) -> io::Result<(Arc<Self>, Vec<Ringer>)> {
+    ) -> io::Result<Arc<Self>> {
         let memory = Memory::create(geometry)?;
         let guards = [Guard::over(memory.client.range())?, Guard::over(memory.arena.range())?];
-        let (mut ringers, mut bells) = (Vec::new(), Vec::new());
-        for _ in 0..geometry.workers {
-            let (ringer, listener) = dmm_proto::doorbell::bell()?;
-            ringers.push(ringer);
-            bells.push(listener);
-        }
+        let bells = (0..geometry.workers).map(|_| WorkerBell::new()).collect::<io::Result<_>>()?;
         let session = Self {
             id,
             peer,
@@ -95,12 +90,12 @@ impl Session {
             usage: Usage::default(),
             membership: Membership::new(user, geometry.sockets),
             contexts: (0..geometry.contexts).map(|_| OnceLock::new()).collect(),
-            bells: bells.into(),
+            bells,
             breach: OnceLock::new(),
             condemned: AtomicBool::new(false),
             guards,
         };
-        Ok((Arc::new(session), ringers))
+        Ok(Arc::new(session))
     }
 
     /// Opens a context. `None` if there is no such context or it is open already.
@@ -115,9 +110,9 @@ impl Session {
         self.contexts.get(context as usize)?.get()
     }
 
-    /// A worker's doorbell.
-    pub fn bell(&self, worker: u32) -> &Listener {
-        &self.bells[worker as usize]
+    /// Each worker's doorbell: to be watched and passed on, never to be read or written.
+    pub fn bells(&self) -> &[WorkerBell] {
+        &self.bells
     }
 
     /// Says that the client broke the contract. Returns whether this is the first word of it.

@@ -7,7 +7,7 @@
 use std::io;
 use std::os::fd::{BorrowedFd, OwnedFd};
 
-use crate::doorbell::{Listener, Ringer};
+use crate::doorbell::{Listener, Ringer, WorkerBell};
 use crate::hello::{AttachError, Hello, WELCOME_FDS, receive_welcome};
 use crate::layout::Geometry;
 use crate::pair::{PairGeometry, PairMemory, Side};
@@ -24,7 +24,7 @@ pub struct Attachment {
     /// The doorbell of context 0.
     pub listener: Listener,
     /// The workers' doorbells.
-    pub workers: Vec<Ringer>,
+    pub workers: Vec<WorkerBell>,
 }
 
 impl Attachment {
@@ -51,7 +51,7 @@ impl Attachment {
             memory: Memory::assemble(geometry, daemon, client, arena),
             beacon: Beacon::open(beacon),
             listener,
-            workers: fds.map(Ringer::from_fd).collect(),
+            workers: fds.map(WorkerBell::from_fd).collect(),
         })
     }
 

@@ -1,10 +1,30 @@
-//! Sleep and wake: a flag in shared memory and a pipe.
+//! Sleep and wake: a flag in shared memory, and a bell behind it.
 //!
 //! Whoever is about to sleep raises its [`SleepFlag`], looks for work once more, and only then
-//! blocks on its [`Listener`]. Whoever publishes work asks the flag afterwards and rings only if
-//! it is up. A pipe serves as the bell because only the waker holds its write end, which nobody
-//! else can make blocking; because a full pipe means that it has been rung; and because its end of
-//! file tells that the peer died.
+//! blocks on its bell. Whoever publishes work asks the flag afterwards and rings only if it is up.
+//!
+//! A bell must not let one side hold up the other. A pipe does: the kernel holds its lock while it
+//! copies from or to a process, which can see to it that the copy never ends (userfaultfd(2), a
+//! mapped file of a FUSE server). There are two kinds instead, by who sleeps.
+//!
+//! ```text
+//!   a client sleeps:  Ringer ── unix socket ──▶ Listener   daemon ▶ client, and client ▶ client
+//!   a worker sleeps:  WorkerBell ── eventfd ──▶ epoll      client ▶ daemon
+//! ```
+//!
+//! A client is rung by packets on a pair of sockets (SOCK_SEQPACKET), of which each side has one: a
+//! send takes no lock that the receiver holds while it copies, nothing makes it block, a full socket
+//! means that the bell rings already, and its end of file tells that the other side died. Packets go
+//! one way, so that a client cannot send the daemon any.
+//!
+//! A worker takes nothing that a client sends, not even a packet to throw away: with it may come a
+//! descriptor that only the worker still holds then, and whose close blocks (SO_LINGER). It watches
+//! an eventfd for edges, of which each write is one (epoll(7)), and never reads or writes it.
+//!
+//! With nobody asleep, a worker's bell costs 750 ns (the write and epoll's word of it; a pipe took
+//! 1140 ns, with the read that empties it) and a client's 2030 ns (880 ns to ring, the rest to empty;
+//! a pipe took 660 ns), beside some 30 us for waking a thread on another core (Linux 6.18, virtual
+//! machine).
 //!
 //! ```text
 //!   sleeper                      waker
@@ -18,7 +38,7 @@
 use crate::sync::{AtomicU32, Handover, Ordering, fence_at};
 
 #[cfg(not(loom))]
-pub use bell::{Heard, Listener, Ringer, bell};
+pub use bell::{Heard, Listener, Ringer, WorkerBell, bell};
 
 /// Up while its owner sleeps or is about to.
 #[repr(C)]
@@ -48,24 +68,29 @@ impl SleepFlag {
 #[cfg(not(loom))]
 mod bell {
     use nix::errno::Errno;
-    use nix::fcntl::OFlag;
-    use nix::sys::signal::{SigSet, SigmaskHow, Signal};
+    use nix::sys::eventfd::{EfdFlags, EventFd};
+    use nix::sys::socket::{
+        AddressFamily, MsgFlags, Shutdown, SockFlag, SockType, recv, send, setsockopt, shutdown,
+        socketpair, sockopt,
+    };
     use std::io;
-    use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+    use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
-    /// Bytes of one read that empties a bell.
-    const DRAIN_BYTES: usize = 4096;
-    /// Reads that empty a bell at most: 64 KiB, a pipe's size unless its writer made it larger,
-    /// and one that finds it empty.
-    const DRAIN_READS: usize = 64 * 1024 / DRAIN_BYTES + 1;
+    /// Packets that are taken from a bell at a time: more than fit unless its ringer made room for
+    /// more.
+    const DRAIN_PACKETS: usize = 16;
 
-    /// The waker's end: the only write end of a pipe.
+    /// The waker's end.
     #[derive(Debug)]
     pub struct Ringer(OwnedFd);
 
-    /// The sleeper's end.
+    /// The sleeper's end, a client's.
     #[derive(Debug)]
     pub struct Listener(OwnedFd);
+
+    /// A worker's doorbell for one client, the same eventfd on both sides.
+    #[derive(Debug)]
+    pub struct WorkerBell(OwnedFd);
 
     /// What a listener found.
     #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -78,10 +103,15 @@ mod bell {
         Ended,
     }
 
-    /// Makes a doorbell.
+    /// Makes a doorbell that wakes a client.
     pub fn bell() -> io::Result<(Ringer, Listener)> {
-        let (read, write) = nix::unistd::pipe2(OFlag::O_NONBLOCK | OFlag::O_CLOEXEC)?;
-        Ok((Ringer(write), Listener(read)))
+        let flags = SockFlag::SOCK_NONBLOCK | SockFlag::SOCK_CLOEXEC;
+        let (ringer, listener) = socketpair(AddressFamily::Unix, SockType::SeqPacket, None, flags)?;
+        // The least that there is (socket(7)): some packets of a byte.
+        setsockopt(&ringer, sockopt::SndBuf, &0)?;
+        // The listener can send nothing: whoever rings holds nothing of its own making.
+        shutdown(ringer.as_raw_fd(), Shutdown::Read)?;
+        Ok((Ringer(ringer), Listener(listener)))
     }
 
     impl Ringer {
@@ -91,39 +121,16 @@ mod bell {
             Self(fd)
         }
 
-        /// Rings, in a process that ignores `SIGPIPE`. Returns false if the sleeper is gone.
+        /// Rings, without ever blocking or raising a signal. Returns false if the sleeper is gone.
         pub fn ring(&self) -> bool {
-            // A full pipe (EAGAIN) has been rung already.
-            !matches!(nix::unistd::write(&self.0, &[1]), Err(Errno::EPIPE))
+            let flags = MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_NOSIGNAL;
+            // A full one (EAGAIN) has been rung already. One that its listener left with rings in it
+            // says ECONNRESET once.
+            !matches!(
+                send(self.0.as_raw_fd(), &[1], flags),
+                Err(Errno::EPIPE | Errno::ECONNRESET | Errno::ENOTCONN)
+            )
         }
-
-        /// Rings, in a process whose `SIGPIPE` belongs to somebody else: the signal is held back
-        /// and taken away if it was ours. Returns false if the sleeper is gone.
-        pub fn ring_quietly(&self) -> bool {
-            let mut pipe = SigSet::empty();
-            pipe.add(Signal::SIGPIPE);
-            let mut before = SigSet::empty();
-            let held = nix::sys::signal::pthread_sigmask(
-                SigmaskHow::SIG_BLOCK,
-                Some(&pipe),
-                Some(&mut before),
-            );
-            let pending_before = is_pending(Signal::SIGPIPE);
-            let there = self.ring();
-            if !there && !pending_before && held.is_ok() && is_pending(Signal::SIGPIPE) {
-                let _ = pipe.wait();
-            }
-            if held.is_ok() {
-                let _ = before.thread_set_mask();
-            }
-            there
-        }
-    }
-
-    /// Whether `signal` waits for this thread (sigpending(2) has no nix wrapper; /proc would be
-    /// slow, so signalfd-free `sigpending` of libc is called in the one unsafe leaf).
-    fn is_pending(signal: Signal) -> bool {
-        crate::region::signal_pending(signal)
     }
 
     impl Listener {
@@ -133,21 +140,40 @@ mod bell {
             Self(fd)
         }
 
-        /// Empties the pipe, as far as a bounded number of reads does: who rings faster than we
-        /// read must not keep us here, and what is left only makes the next sleep a short one.
+        /// Takes out what was rung, up to a bound: who rings faster than we read must not keep us
+        /// here, and what is left only makes the next sleep a short one. Whoever rings with an empty
+        /// packet counts as gone.
         pub fn drain(&self) -> Heard {
-            let mut bytes = [0; DRAIN_BYTES];
             let mut heard = Heard::Nothing;
-            for _ in 0..DRAIN_READS {
-                match nix::unistd::read(&self.0, &mut bytes) {
-                    Ok(0) => return Heard::Ended,
-                    Ok(len) if len < bytes.len() => return Heard::Rung,
-                    Ok(_) => heard = Heard::Rung,
+            for _ in 0..DRAIN_PACKETS {
+                match recv(self.0.as_raw_fd(), &mut [0], MsgFlags::MSG_DONTWAIT) {
+                    Ok(1..) => heard = Heard::Rung,
                     Err(Errno::EINTR) => {}
-                    Err(_) => return heard,
+                    Err(Errno::EAGAIN) => return heard,
+                    Ok(0) | Err(_) => return Heard::Ended,
                 }
             }
             heard
+        }
+    }
+
+    impl WorkerBell {
+        /// Makes a doorbell that wakes a worker.
+        pub fn new() -> io::Result<Self> {
+            let flags = EfdFlags::EFD_NONBLOCK | EfdFlags::EFD_CLOEXEC;
+            Ok(Self(EventFd::from_value_and_flags(0, flags)?.into()))
+        }
+
+        /// The one that was received from the daemon.
+        #[must_use]
+        pub const fn from_fd(fd: OwnedFd) -> Self {
+            Self(fd)
+        }
+
+        /// Rings. For the client: it may make its own calls block, which share the file's flags.
+        pub fn ring(&self) {
+            // EAGAIN after 2^64 - 2 rings.
+            let _ = nix::unistd::write(&self.0, &1_u64.to_ne_bytes());
         }
     }
 
@@ -163,9 +189,16 @@ mod bell {
         }
     }
 
+    impl AsFd for WorkerBell {
+        fn as_fd(&self) -> BorrowedFd<'_> {
+            self.0.as_fd()
+        }
+    }
+
     #[cfg(test)]
     mod tests {
         use super::*;
+        use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
 
         #[test]
         fn a_full_bell_has_been_rung() -> io::Result<()> {
@@ -175,7 +208,7 @@ mod bell {
                 assert!(ringer.ring());
             }
             assert_eq!(listener.drain(), Heard::Rung);
-            assert_eq!(listener.drain(), Heard::Nothing);
+            assert_eq!(listener.drain(), Heard::Nothing, "one call does not empty it");
             drop(ringer);
             assert_eq!(listener.drain(), Heard::Ended);
             Ok(())
@@ -183,31 +216,62 @@ mod bell {
 
         #[test]
         fn whoever_rings_faster_than_we_read_does_not_keep_us() -> io::Result<()> {
-            use nix::fcntl::{FcntlArg, fcntl};
             let (ringer, listener) = bell()?;
-            // A hostile writer makes its pipe larger: as good as one that never stops.
-            let size = fcntl(&ringer, FcntlArg::F_SETPIPE_SZ(1 << 20))?;
-            let size = usize::try_from(size).unwrap();
-            let mut written = 0;
-            while let Ok(len) = nix::unistd::write(&ringer, &[1; 4096]) {
-                written += len;
+            // A hostile ringer makes room for more: as good as one that never stops.
+            setsockopt(&ringer, sockopt::SndBuf, &(1 << 17))?;
+            let packets = std::iter::repeat_with(|| {
+                send(ringer.0.as_raw_fd(), &[1; 512], MsgFlags::MSG_DONTWAIT).is_ok()
+            });
+            let sent = packets.take_while(|sent| *sent).count();
+            assert!(sent > 2 * DRAIN_PACKETS, "{sent}");
+            for _ in 0..sent / DRAIN_PACKETS {
+                assert_eq!(listener.drain(), Heard::Rung);
             }
-            assert!(written <= size && written > DRAIN_READS * DRAIN_BYTES);
-            assert_eq!(listener.drain(), Heard::Rung);
-            let mut left = vec![0; size];
-            let left = nix::unistd::read(&listener, &mut left).unwrap();
-            assert_eq!(left, written - DRAIN_READS * DRAIN_BYTES);
+            let rest = sent % DRAIN_PACKETS;
+            assert_eq!(listener.drain() == Heard::Rung, rest > 0, "a call takes a bounded number");
             Ok(())
         }
 
         #[test]
         fn ringing_for_nobody_raises_no_signal() -> io::Result<()> {
             let (ringer, listener) = bell()?;
+            assert!(ringer.ring());
             drop(listener);
-            // SAFETY is nix's: the default disposition would kill the test, were the signal ours.
+            // The default disposition would kill the test, were there a signal.
             crate::region::default_sigpipe();
-            assert!(!ringer.ring_quietly());
-            assert!(!ringer.ring_quietly());
+            assert!(!ringer.ring());
+            assert!(!ringer.ring());
+            Ok(())
+        }
+
+        #[test]
+        fn a_listener_can_do_no_more_than_not_to_hear() -> io::Result<()> {
+            let (ringer, listener) = bell()?;
+            let raw = listener.0.as_raw_fd();
+            let back = send(raw, &[1], MsgFlags::MSG_NOSIGNAL);
+            assert_eq!(back, Err(Errno::EPIPE), "the other way is open");
+            // Not even with a blocking end that is full.
+            let flags = nix::fcntl::OFlag::empty();
+            nix::fcntl::fcntl(&listener, nix::fcntl::FcntlArg::F_SETFL(flags))?;
+            assert!((0..100).all(|_| ringer.ring()));
+            shutdown(raw, Shutdown::Both)?;
+            assert!(!ringer.ring());
+            Ok(())
+        }
+
+        #[test]
+        fn each_ring_is_an_edge_that_nobody_need_take() -> io::Result<()> {
+            let bell = WorkerBell::new()?;
+            let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?;
+            epoll.add(&bell, EpollEvent::new(EpollFlags::EPOLLIN | EpollFlags::EPOLLET, 7))?;
+            let mut events = [EpollEvent::empty(); 2];
+            let mut heard = || epoll.wait(&mut events, EpollTimeout::ZERO);
+            assert_eq!(heard(), Ok(0));
+            for rings in [1, 1, 3] {
+                (0..rings).for_each(|_| bell.ring());
+                assert_eq!(heard(), Ok(1));
+                assert_eq!(heard(), Ok(0), "it rings on");
+            }
             Ok(())
         }
     }

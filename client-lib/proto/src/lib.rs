@@ -13,7 +13,7 @@
 //!   │ fifo::RxReader ◀─ payload ─┼── arena chunks ──────│ fifo::RxFifo         │
 //!   │ ring::Consumer ◀───────────┼── completions ───────│ ring::Producer       │
 //!   └────────────────────────────┘  daemon region (ro)  └──────────────────────┘
-//!            ▲   doorbell::Bell (a pipe each way)   ▲   beacon region (ro)
+//!            ▲   doorbell (one each way)            ▲   beacon region (ro)
 //! ```
 //!
 //! Start reading at [`layout`], which places every shared word, then [`ring`], [`fifo`] and [`op`].

@@ -13,7 +13,6 @@ use std::sync::Arc;
 use memmap2::{MmapOptions, MmapRaw};
 use nix::fcntl::{FcntlArg, SealFlag, fcntl};
 use nix::sys::memfd::{MFdFlags, memfd_create};
-use nix::sys::signal::Signal;
 
 use crate::arena::{Arena, CHUNK_BYTES};
 use crate::shared::{Atomics, Shared};
@@ -130,20 +129,17 @@ impl Region {
     }
 }
 
-/// Whether `signal` is pending for this thread (sigpending(2), which nix does not wrap).
-pub(crate) fn signal_pending(signal: Signal) -> bool {
-    let mut set = nix::sys::signal::SigSet::empty();
-    // SAFETY: the pointer is to a valid sigset_t, which the call overwrites.
-    let result = unsafe { libc::sigpending(std::ptr::from_mut(&mut set).cast()) };
-    result == 0 && set.contains(signal)
-}
-
 /// Gives `SIGPIPE` its default disposition, which the Rust runtime takes away.
 #[cfg(test)]
 pub(crate) fn default_sigpipe() {
     // SAFETY: no handler is installed, only the default disposition restored.
-    unsafe { nix::sys::signal::signal(Signal::SIGPIPE, nix::sys::signal::SigHandler::SigDfl) }
-        .expect("SIGPIPE has a disposition");
+    unsafe {
+        nix::sys::signal::signal(
+            nix::sys::signal::Signal::SIGPIPE,
+            nix::sys::signal::SigHandler::SigDfl,
+        )
+    }
+    .expect("SIGPIPE has a disposition");
 }
 
 #[cfg(test)]

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant as Clock};
 use dmm_admin::config::ClientsConfig;
 use dmm_proto::Breach;
 use dmm_proto::arena::{CHUNK_BYTES, ChunkPool};
-use dmm_proto::doorbell::{Listener, Ringer};
+use dmm_proto::doorbell::Listener;
 use dmm_proto::hello::{self, Hello, HelloError, Request};
 use dmm_proto::layout::Geometry;
 use dmm_proto::request::PACKET_BYTES_MAX;
@@ -186,12 +186,11 @@ impl Sessions {
         let id = SessionId(self.next_id);
         let peer = Peer { pid, uid, gid, name: hello.name };
         let user = self.user(uid);
-        let (session, ringers) =
-            Session::create(id, peer, user, self.geometry(machine)).map_err(resources)?;
+        let session = Session::create(id, peer, user, self.geometry(machine)).map_err(resources)?;
         let listener = session.open_context(0).map_err(resources)?;
         session.memory.write_stacks(&machine.stacks, &workers_of(machine));
         let listener = listener.ok_or_else(|| resources(io::Error::other("no context")))?;
-        send_welcome(socket.as_fd(), machine, &session, &listener, &ringers).map_err(resources)?;
+        send_welcome(socket.as_fd(), machine, &session, &listener).map_err(resources)?;
         self.next_id += 1;
         self.pools.push(Arc::downgrade(&session.pool));
         for worker in &machine.workers {
@@ -347,7 +346,6 @@ fn send_welcome(
     machine: &Machine,
     session: &Session,
     listener: &Listener,
-    ringers: &[Ringer],
 ) -> io::Result<()> {
     let memory = &session.memory;
     let mut fds = vec![
@@ -357,7 +355,7 @@ fn send_welcome(
         memory.arena.fd(),
         listener.as_fd(),
     ];
-    fds.extend(ringers.iter().map(AsFd::as_fd));
+    fds.extend(session.bells().iter().map(AsFd::as_fd));
     hello::send_welcome(socket, &memory.geometry, &fds)
 }
 

@@ -61,6 +61,13 @@ impl Idler {
         Ok(self.epoll.add(fd, EpollEvent::new(EpollFlags::EPOLLIN, token))?)
     }
 
+    /// Lets each signal on `fd` end a sleep, under `token`, though nobody takes it: for a descriptor
+    /// that somebody else holds as well, who could make a read of it block.
+    pub fn watch_edges(&self, fd: impl AsFd, token: u64) -> io::Result<()> {
+        let edges = EpollFlags::EPOLLIN | EpollFlags::EPOLLET;
+        Ok(self.epoll.add(fd, EpollEvent::new(edges, token))?)
+    }
+
     /// Lets `fd` no longer end sleeps.
     pub fn unwatch(&self, fd: impl AsFd) {
         // It was not watched, or is closed already: either way it is no longer watched.

@@ -16,7 +16,7 @@ use std::time::{Duration, Instant as Clock};
 
 use dmm_port::{Instant, Wake};
 use dmm_proto::Breach;
-use dmm_proto::doorbell::Heard;
+use dmm_proto::doorbell::WorkerBell;
 use nix::sched::{CpuSet, sched_setaffinity};
 use nix::unistd::Pid;
 use tracing::{debug, warn};
@@ -168,7 +168,7 @@ impl Worker {
     }
 
     fn attach(&mut self, session: Arc<Session>) {
-        if let Err(error) = self.idler.watch(session.bell(self.config.index), session.id.0) {
+        if let Err(error) = self.idler.watch_edges(self.bell(&session), session.id.0) {
             warn!(%error, "cannot watch a client's doorbell: it may wait half a second");
         }
         for instance in &mut self.config.instances {
@@ -182,7 +182,7 @@ impl Worker {
             instance.detach(now, id);
         }
         if let Some(session) = self.sessions.remove(&id) {
-            self.idler.unwatch(session.bell(self.config.index));
+            self.idler.unwatch(self.bell(&session));
         }
     }
 
@@ -263,20 +263,14 @@ impl Worker {
             instance.rx_queue().disarm();
         }
         self.config.counters.wakeups.add(u64::from(!woken.is_empty()));
-        woken.into_iter().for_each(|token| self.answer_bell(token));
+        // Of the others, ports take back their signal at `disarm`, and clients' are never taken.
+        if woken.contains(&OWN_TOKEN) {
+            self.ends.waker.drain();
+        }
     }
 
-    fn answer_bell(&self, token: u64) {
-        if token == OWN_TOKEN {
-            self.ends.waker.drain();
-        } else if token < PORT_TOKENS
-            && let Some(session) = self.sessions.get(&SessionId(token))
-        {
-            let bell = session.bell(self.config.index);
-            if bell.drain() == Heard::Ended {
-                // The client is gone; the control thread will say so.
-                self.idler.unwatch(bell);
-            }
-        }
+    /// This worker's doorbell for a client.
+    fn bell<'a>(&self, session: &'a Session) -> &'a WorkerBell {
+        &session.bells()[self.config.index as usize]
     }
 }

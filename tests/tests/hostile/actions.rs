@@ -1,20 +1,20 @@
 //! What a hostile client does: one action each, drawn from its seed.
 
-use std::fs::OpenOptions;
-use std::io::Write;
 use std::net::SocketAddr;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::fd::{AsFd, AsRawFd};
 use std::sync::atomic::Ordering;
 
 use dmm_proto::arena::CHUNK_BYTES;
 use dmm_proto::attach::Attachment;
 use dmm_proto::fifo::State;
 use dmm_proto::layout::{CONTEXTS_MAX, RING_ENTRIES};
+use dmm_proto::message::send;
 use dmm_proto::mock::{Area, HostileClient, Word};
 use dmm_proto::op::{Address, Submission};
 use dmm_proto::request::Request;
-use nix::fcntl::{FcntlArg, fcntl};
+use nix::errno::Errno;
+use nix::fcntl::{FcntlArg, OFlag, fcntl};
+use nix::sys::socket::{Shutdown, shutdown};
 
 use crate::directed::{bind, bind_operation, socket};
 use crate::ground::{LEFT, RIGHT, RIGHT_ADDRESS};
@@ -196,31 +196,44 @@ pub fn overreach(client: &mut HostileClient) {
     assert!(powers.is_empty(), "a client can {powers:?}");
 }
 
-/// Fills, empties and resizes the doorbells of either direction.
+/// Fills and empties the doorbells of either direction, lets calls on them block, and sends the wrong
+/// way.
 pub fn abuse_bells(client: &mut HostileClient) {
     let worker = client.random.below(u64::from(client.attachment.memory.geometry.workers)) as u32;
-    match client.random.below(5) {
+    let listener = client.attachment.listener.as_fd();
+    match client.random.below(6) {
         0 => client.fill_bell(worker),
         1 => {
             client.fill_bell(worker);
-            let _ = client.drain_bell(worker);
+            // The daemon leaves it alone, whatever it would do to a call. So must we.
+            client.let_bell_block(worker, true).expect("the file is ours");
+            client.lie(Word::Pending { instance: LEFT }, 1);
+            std::thread::yield_now();
+            client.let_bell_block(worker, false).expect("the file is ours");
+            client.drain_bell(worker).expect("it is full");
         }
         2 => {
-            // Pages of pipes are a quota of the user's.
-            let bell = &client.attachment.workers[worker as usize];
-            let _ = fcntl(bell, FcntlArg::F_SETPIPE_SZ(1 << 20));
-            client.fill_bell(worker);
+            // A call that fails cannot leave a descriptor with the daemon.
+            let sent = send(listener, b"no bell", &[client.socket.as_fd()]);
+            assert_eq!(sent.map_err(|e| e.raw_os_error()), Err(Some(Errno::EPIPE as i32)));
+            let bell = client.attachment.workers[worker as usize].as_fd();
+            let sent = send(bell, b"no socket", &[client.socket.as_fd()]);
+            assert_eq!(sent.map_err(|e| e.raw_os_error()), Err(Some(Errno::ENOTSOCK as i32)));
         }
         3 => {
-            // Fills the daemon's way to us, which then counts as rung.
-            let path = reopenable(client.attachment.listener.as_fd());
-            let flags = nix::libc::O_NONBLOCK;
-            let pipe = OpenOptions::new().write(true).custom_flags(flags).open(path);
-            let mut pipe = pipe.expect("a pipe's end can be opened anew");
-            while pipe.write(&[1; 4096]).is_ok() {}
+            // To be rung without end, and with an end that blocks: each has its own file.
+            fcntl(listener, FcntlArg::F_SETFL(OFlag::empty())).expect("the file is ours");
+            let flag = client.attachment.memory.geometry.context_lines_at();
+            client.scribble_at(Area::Client, flag, 1);
+        }
+        4 => {
+            let how = [Shutdown::Read, Shutdown::Write, Shutdown::Both];
+            let how = how[client.random.below(3) as usize];
+            // The daemon may have hung up.
+            let _ = shutdown(client.attachment.listener.as_fd().as_raw_fd(), how);
         }
         _ => {
-            let clone = client.attachment.listener.as_fd().try_clone_to_owned();
+            let clone = listener.try_clone_to_owned();
             drop(clone.expect("descriptors are left"));
             ring_all(client);
         }
@@ -285,8 +298,4 @@ fn ring_all(client: &HostileClient) {
     for worker in 0..geometry.workers {
         client.ring(worker);
     }
-}
-
-fn reopenable(fd: BorrowedFd<'_>) -> String {
-    format!("/proc/self/fd/{}", fd.as_raw_fd())
 }

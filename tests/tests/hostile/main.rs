@@ -2,20 +2,21 @@
 //!
 //! Owns: the siege (thousands of seeded rounds, with a bystander whose transfer must not notice),
 //! one directed attack per reason for which a client is refused, the quotas, the ports that sockets
-//! hold, and clients that stop.
+//! hold, and clients that stop or are held.
 //! The liar is `dmm_proto::mock::HostileClient`. The two stacks of the daemon are joined by a wire
 //! in memory, so no device is needed.
 //!
 //! The other memory that a client can write, the region of a shortcut pair, is attacked where it is
 //! checked: `dmm_proto::pair`'s test `no_scribbling_of_the_other_side_panics`.
 
-#![forbid(unsafe_code)]
+#![deny(unsafe_code)]
 
 mod actions;
 mod bystander;
 mod descriptors;
 mod directed;
 mod ground;
+mod held;
 mod operations;
 mod orphans;
 mod ports;
@@ -24,3 +25,5 @@ mod quotas;
 mod round;
 mod siege;
 mod stuck;
+#[expect(unsafe_code, reason = "userfaultfd(2) has no safe wrapper")]
+mod trap;

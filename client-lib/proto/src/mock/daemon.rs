@@ -7,7 +7,7 @@ use std::sync::Arc;
 use nix::errno::Errno;
 
 use crate::arena::ChunkPool;
-use crate::doorbell::{Listener, Ringer, bell};
+use crate::doorbell::{Listener, Ringer, WorkerBell, bell};
 use crate::fifo::{RxFifo, TxFifo};
 use crate::hello::{Hello, send_refusal, send_welcome};
 use crate::layout::Geometry;
@@ -58,7 +58,7 @@ impl FakeDaemon {
         let workers: Vec<u32> = (0..g.instances).map(|instance| instance % g.workers).collect();
         memory.write_stacks(&[fake], &workers);
         let (ringer, listener) = bell()?;
-        let bells = (0..g.workers).map(|_| bell()).collect::<io::Result<Vec<_>>>()?;
+        let bells = (0..g.workers).map(|_| WorkerBell::new()).collect::<io::Result<Vec<_>>>()?;
         let mut fds = vec![
             self.beacon.region().fd(),
             memory.daemon.fd(),
@@ -66,7 +66,7 @@ impl FakeDaemon {
             memory.arena.fd(),
             listener.as_fd(),
         ];
-        fds.extend(bells.iter().map(|(ringer, _)| ringer.as_fd()));
+        fds.extend(bells.iter().map(AsFd::as_fd));
         send_welcome(socket.as_fd(), &g, &fds)?;
         let mut contexts: Vec<Option<Ringer>> = (0..g.contexts).map(|_| None).collect();
         contexts[0] = Some(ringer);
@@ -75,7 +75,7 @@ impl FakeDaemon {
             process: ProcessId(self.sessions),
             hello,
             pool: Arc::new(ChunkPool::new(g.chunks)),
-            bells: bells.into_iter().map(|(_, listener)| listener).collect(),
+            bells,
             contexts,
             memory,
             socket,
@@ -156,7 +156,7 @@ pub struct FakeSession {
     /// The arena's free chunks.
     pub pool: Arc<ChunkPool>,
     /// The workers' doorbells, which the client rings.
-    pub bells: Vec<Listener>,
+    pub bells: Vec<WorkerBell>,
     /// The contexts' doorbells, as far as they are open.
     pub contexts: Vec<Option<Ringer>>,
 }

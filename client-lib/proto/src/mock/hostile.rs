@@ -6,7 +6,7 @@ use std::fs::OpenOptions;
 use std::io::{self, Write};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
-use nix::fcntl::{FallocateFlags, fallocate};
+use nix::fcntl::{FallocateFlags, FcntlArg, OFlag, fallocate, fcntl};
 
 use super::Random;
 use crate::attach::Attachment;
@@ -261,29 +261,31 @@ impl HostileClient {
         self.ring(memory.worker_of(instance));
     }
 
-    /// Rings a worker whether it sleeps or not. Returns false if it is gone.
-    pub fn ring(&self, worker: u32) -> bool {
-        self.attachment.workers[worker as usize].ring_quietly()
+    /// Rings a worker whether it sleeps or not.
+    pub fn ring(&self, worker: u32) {
+        self.attachment.workers[worker as usize].ring();
     }
 
     /// Fills a worker's doorbell to the brim.
     pub fn fill_bell(&self, worker: u32) {
+        // An eventfd counts up to 2^64 - 2 (eventfd(2)), in one step if it is empty.
+        let _ = self.drain_bell(worker);
         let bell = &self.attachment.workers[worker as usize];
-        while nix::unistd::write(bell, &[1; 4096]).is_ok() {}
+        let _ = nix::unistd::write(bell, &(u64::MAX - 1).to_ne_bytes());
     }
 
-    /// Steals from a worker's doorbell what was rung: a pipe's write end can be reopened for
-    /// reading. Returns how many bytes there were.
-    pub fn drain_bell(&self, worker: u32) -> io::Result<usize> {
-        use std::io::Read;
-        use std::os::unix::fs::OpenOptionsExt;
-        let path = reopenable(self.attachment.workers[worker as usize].as_fd());
-        let mut pipe = OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(path)?;
-        let (mut bytes, mut stolen) = ([0; 4096], 0);
-        while let Ok(len @ 1..) = pipe.read(&mut bytes) {
-            stolen += len;
-        }
-        Ok(stolen)
+    /// Steals from a worker's doorbell what was rung. Returns how many rings there were.
+    pub fn drain_bell(&self, worker: u32) -> io::Result<u64> {
+        let mut count = [0; 8];
+        nix::unistd::read(&self.attachment.workers[worker as usize], &mut count)?;
+        Ok(u64::from_ne_bytes(count))
+    }
+
+    /// Lets calls on a worker's doorbell block, or not: the daemon's too, if it made any.
+    pub fn let_bell_block(&self, worker: u32, blocks: bool) -> io::Result<()> {
+        let flags = if blocks { OFlag::empty() } else { OFlag::O_NONBLOCK };
+        fcntl(&self.attachment.workers[worker as usize], FcntlArg::F_SETFL(flags))?;
+        Ok(())
     }
 
     /// Sends a packet on the session socket that may look like a request, with up to three

@@ -23,7 +23,7 @@ pub fn client(path: &Path) {
         assert!(outgoing.stage(&look.encode()).unwrap());
         outgoing.publish();
         if theirs.asleep.is_up() {
-            ringers[0].ring_quietly();
+            ringers[0].ring();
         }
     };
     let (mut sent, mut received, mut random) = (0, 0, Random::new(side as u64));

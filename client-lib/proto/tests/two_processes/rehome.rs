@@ -19,7 +19,7 @@ pub fn client(path: &Path) {
     let [mut old, mut new] = [0, 1].map(|channel| Consumer::new(memory.completions(channel)));
     let submission = Submission::Rehome { socket: SOCKET, context: 1 };
     assert!(submissions.stage(&submission.encode()).unwrap() && submissions.publish());
-    assert!(attachment.workers[0].ring_quietly());
+    attachment.workers[0].ring();
     // The thread on the new context waits for the word that the socket is its own.
     let line = memory.context(1);
     while !new.look().unwrap() {
@@ -80,6 +80,6 @@ fn a_socket_moves_between_contexts_in_order() {
     dmm_proto::rehome::rehome(&mut old, &mut new, SOCKET).unwrap();
     session.flush(&mut new, 1).unwrap();
     assert_eq!((old.waiting(), new.waiting()), (0, 0));
-    wait_for_end(&session.bells[0]);
+    assert!(session.request().unwrap().is_none());
     other.finish();
 }

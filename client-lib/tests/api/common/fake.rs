@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use dmm_proto::doorbell::{Listener, Ringer, bell};
+use dmm_proto::doorbell::{Ringer, WorkerBell, bell};
 use dmm_proto::hello::{self, Hello};
 use dmm_proto::layout::Geometry;
 use dmm_proto::op::Submission;
@@ -188,22 +188,22 @@ fn serve(socket: OwnedFd, setup: &Setup, shared: &Shared) {
         .collect();
     memory.write_stacks(&stacks, &vec![0; instances as usize]);
     let (client_ringer, client_listener) = bell().unwrap();
-    let (worker_ringer, worker_listener) = bell().unwrap();
+    let worker_bell = WorkerBell::new().unwrap();
     let fds = [
         beacon.region().fd(),
         memory.daemon.fd(),
         memory.client.fd(),
         memory.arena.fd(),
         client_listener.as_fd(),
-        worker_ringer.as_fd(),
+        worker_bell.as_fd(),
     ];
     hello::send_welcome(socket.as_fd(), &geometry, &fds).unwrap();
-    drop((client_listener, worker_ringer));
+    drop(client_listener);
     let rings = Rings {
         submissions: (0..instances).map(|i| Consumer::new(memory.submissions(i))).collect(),
         completions: (0..instances).map(|i| Producer::new(memory.completions(i))).collect(),
         ringer: client_ringer,
-        listener: worker_listener,
+        bell: worker_bell,
     };
     run(&socket, &memory, &beacon, rings, World::new(&memory, setup, &stacks), shared);
 }
@@ -212,7 +212,7 @@ struct Rings {
     submissions: Vec<Consumer>,
     completions: Vec<Producer>,
     ringer: Ringer,
-    listener: Listener,
+    bell: WorkerBell,
 }
 
 /// The worker's loop: drain, act, complete, sleep.
@@ -235,7 +235,7 @@ fn run(
         live = now;
         if !busy {
             let mut fds = [
-                PollFd::new(rings.listener.as_fd(), PollFlags::POLLIN),
+                PollFd::new(rings.bell.as_fd(), PollFlags::POLLIN),
                 PollFd::new(socket.as_fd(), PollFlags::POLLIN),
             ];
             // Bounded because `stop` and `held` ring no bell.
@@ -243,7 +243,8 @@ fn run(
             if fds[1].any().unwrap_or(false) {
                 break;
             }
-            rings.listener.drain();
+            // Empty unless it was rung.
+            let _ = nix::unistd::read(&rings.bell, &mut [0; 8]);
         }
         asleep.asleep.lower();
     }
