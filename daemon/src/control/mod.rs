@@ -216,11 +216,11 @@ impl Control {
         if self.reserve.may_tell(now) {
             warn!(%errno, "cannot take connections: raise LimitNOFILE of the service");
         }
-        if self.reserve.spend() {
-            if let Ok(connection) = self.listener.accept() {
-                self.sessions.count_refusal("connections");
-                self.graveyard.bury(connection);
-            }
+        if self.reserve.spend()
+            && let Ok(connection) = self.listener.accept()
+        {
+            self.sessions.count_refusal("connections");
+            self.graveyard.bury(connection);
         }
         if !self.reserve.refill() && self.epoll.delete(&self.listener).is_ok() {
             self.reserve.rest(now);

@@ -387,7 +387,7 @@ mod tests {
         let peer = Peer { pid: 1, uid: 7, gid: 7, name: "test".into() };
         let geometry = Geometry { sockets: 1, contexts: 1, instances: 1, workers: 1, chunks: 1 };
         let user = sessions.user(7);
-        Session::create(SessionId(id), peer, user, geometry).unwrap().0
+        Session::create(SessionId(id), peer, user, geometry).unwrap()
     }
 
     #[test]
