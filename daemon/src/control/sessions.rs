@@ -168,7 +168,7 @@ impl Sessions {
                 words: format!("there are {max} clients already: raise clients.max_sessions"),
             });
         }
-        if !self.affords(machine) {
+        if !self.affords_another(machine.workers.len()) {
             return Err(Refusal {
                 reason: "descriptors",
                 errno: Errno::EAGAIN,
@@ -201,8 +201,8 @@ impl Sessions {
 
     /// Whether there are descriptors for another client with all its contexts: its socket and pidfd,
     /// three regions, and a doorbell for each context and worker.
-    fn affords(&self, machine: &Machine) -> bool {
-        let each = 5 + machine.workers.len() + self.limits.contexts as usize;
+    fn affords_another(&self, workers: usize) -> bool {
+        let each = 5 + workers + self.limits.contexts as usize;
         (self.attached.len() + self.leaving.len() + 1) * each <= self.descriptors
     }
 
@@ -388,6 +388,20 @@ mod tests {
         let geometry = Geometry { sockets: 1, contexts: 1, instances: 1, workers: 1, chunks: 1 };
         let user = sessions.user(7);
         Session::create(SessionId(id), peer, user, geometry).unwrap()
+    }
+
+    #[test]
+    fn another_client_must_leave_descriptors_for_the_contexts_of_all() {
+        let limits = ClientsConfig { contexts: 4, ..ClientsConfig::default() };
+        // Five, one for its worker and four for its contexts.
+        let mut sessions = Sessions::new(limits, 29);
+        assert!(sessions.affords_another(1));
+        for (id, another) in [(0, true), (1, false)] {
+            let session = session(&mut sessions, id);
+            let leaving = Leaving { session, since: Clock::now(), workers_left: 1 };
+            sessions.leaving.insert(SessionId(id), leaving);
+            assert_eq!(sessions.affords_another(1), another);
+        }
     }
 
     #[test]
