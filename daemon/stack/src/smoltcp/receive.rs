@@ -10,7 +10,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use ::smoltcp::socket::tcp;
 use ::smoltcp::wire::{
     EthernetFrame, EthernetProtocol, IpListenEndpoint, IpProtocol, Ipv4Packet, Ipv6Packet,
-    TcpPacket, TcpSeqNumber,
+    TcpPacket,
 };
 use dmm_port::flow::{self, Flow, Traffic};
 use dmm_port::{Instant, RxChecksum, RxFrame, TxBurst};
@@ -78,6 +78,8 @@ impl SmoltcpStack {
         let sound = match bytes.get(12..14) {
             _ if !to_us && !to_group => &mut counters.drop_other_mac,
             None => &mut counters.drop_unknown,
+            // IEEE 802 clause 8: a group sends nothing. An answer would go to all of it.
+            Some(_) if bytes[6] & 1 != 0 => &mut counters.drop_malformed,
             // IEEE 802.1Q tags: this kind has none.
             Some([0x81, 0x00] | [0x88, 0xa8]) => &mut counters.drop_vlan,
             Some([0x08, 0x00]) if !checksum::of_ipv4_header(bytes) => &mut counters.drop_checksum,
@@ -116,25 +118,27 @@ impl SmoltcpStack {
         tx: &mut TxBurst<'_>,
     ) {
         let bytes = frame.bytes;
-        let known = self.flows.get(&flow).copied();
-        let verdict = known.and_then(|index| self.slots.connection(index)).map(|connection| {
-            let verdict = connection.judge(bytes);
-            let challenge = (verdict == Verdict::Challenge).then(|| connection.challenge(now));
-            (verdict, challenge.flatten())
-        });
-        if let (Some(index), Some((Verdict::Reopen, _))) = (known, verdict)
-            && self.listener_for(flow.local).is_some()
-        {
-            self.remove(index);
-        }
         if !self.net.is_own(flow.local.ip()) {
             // RFC 1122 section 4.2.3.10: TCP has no groups.
             self.counters.drop_not_ours += 1;
-        } else if let Some((Verdict::Challenge, numbers)) = verdict {
-            self.challenge(frame, numbers, tx);
-        } else if let Some(&index) = self.flows.get(&flow) {
-            self.feed_connection(now, index, frame, tx);
-        } else if let Some(listener) = self.listener_for(flow.local)
+            return;
+        }
+        if let Some(&index) = self.flows.get(&flow) {
+            let verdict = self.slots.connection(index).map(|connection| connection.judge(bytes));
+            let verdict = verdict.unwrap_or(Verdict::Pass);
+            // A word that may end a connection counts only if it is undamaged.
+            if verdict != Verdict::Pass && self.count_checksum_fault(frame) {
+                return;
+            }
+            match verdict {
+                Verdict::Pass => return self.feed_connection(now, index, frame, tx),
+                Verdict::Reopen if self.may_reopen(index, flow.local) => self.remove(index),
+                Verdict::Reopen | Verdict::Challenge => {
+                    return self.challenge(now, index, frame, tx);
+                }
+            }
+        }
+        if let Some(listener) = self.listener_for(flow.local)
             && is_first_syn(bytes)
         {
             self.receive_syn(now, frame, flow, listener, tx);
@@ -145,17 +149,27 @@ impl SmoltcpStack {
         }
     }
 
+    /// Whether a connection in TIME-WAIT may make way for a new one: nobody has it any more, who
+    /// might not have read all of it, and the new one will be taken.
+    fn may_reopen(&mut self, index: SlotIndex, local: SocketAddr) -> bool {
+        let is_owned = |connection: &mut Connection| matches!(connection.owner, Owner::Socket(_));
+        let owned = self.slots.connection(index).is_none_or(is_owned);
+        let listener = self.listener_for(local);
+        let listener = listener.and_then(|listener| self.slots.listener(listener));
+        !owned && listener.is_some_and(|listener| listener.has_room())
+    }
+
     /// Asks the peer whether it meant to end a connection (RFC 5961 sections 3 and 4).
     fn challenge(
         &mut self,
+        now: Instant,
+        index: SlotIndex,
         frame: &RxFrame<'_>,
-        numbers: Option<(TcpSeqNumber, TcpSeqNumber, u16)>,
         tx: &mut TxBurst<'_>,
     ) {
-        if self.count_checksum_fault(frame) {
-            return;
-        }
         self.counters.drop_challenged += 1;
+        let connection = self.slots.connection(index);
+        let numbers = connection.and_then(|connection| connection.challenge(now));
         let mut answer = [0; challenge::BYTES_MAX];
         let len = numbers.and_then(|numbers| challenge::write(frame.bytes, numbers, &mut answer));
         let Some(len) = len else { return };

@@ -47,9 +47,9 @@ const PROBE_AFTER: Duration = Duration::from_millis(200);
 /// The longest acknowledgement that is kept: Ethernet, IPv6 and the longest TCP header.
 const FRAME_MAX: usize = ETHERNET_HEADER_BYTES + 40 + 60;
 
-/// How far from what is expected a segment's numbers may be and still be the peer's: the largest
-/// window without scaling, thrice over for what is sent again. Others are somebody's guesses.
-const PLAUSIBLE: usize = 3 << 16;
+/// How far from what is expected a segment's numbers may be and still be the peer's: as much as is
+/// in flight on a long path. Others are somebody's guesses, of which one in 17 million is right.
+const PLAUSIBLE: usize = 1 << 20;
 
 /// How long after a challenge none is sent (Linux's `tcp_invalid_ratelimit`).
 pub(super) const CHALLENGE_EVERY: Duration = Duration::from_millis(500);
@@ -100,7 +100,9 @@ impl Sequence {
             _ if reset => Verdict::Challenge,
             // Our answer to the peer's first one was lost.
             State::SynReceived => Verdict::Pass,
-            State::TimeWait if segment.flags & (SYN | ACK) == SYN && segment.number > next => {
+            State::TimeWait
+                if segment.flags & (SYN | ACK | FIN) == SYN && segment.number > next =>
+            {
                 Verdict::Reopen
             }
             _ if segment.flags & SYN != 0 => Verdict::Challenge,
@@ -111,12 +113,17 @@ impl Sequence {
     /// Whether a segment's numbers are such as the peer would use (RFC 9293 section 3.10.7.4; RFC
     /// 5961 section 5), so that it shows that the peer is there.
     pub(super) fn is_plausible(&self, frame: &[u8]) -> bool {
-        let (Some(segment), Some(next)) = (Segment::find(frame), self.next) else { return true };
-        let near = |a: TcpSeqNumber, b: TcpSeqNumber, far: usize| a < b + far && b < a + far;
-        let window = usize::from(self.window).max(PLAUSIBLE) << 8;
-        near(segment.number, next, window)
-            && self.highest.is_none_or(|highest| segment.acknowledged <= highest)
-            && self.acknowledged.is_none_or(|before| near(segment.acknowledged, before, window))
+        let Some(segment) = Segment::find(frame) else { return true };
+        let ack = segment.flags & ACK != 0;
+        // The byte of a probe does not count in `highest`, and may have been taken.
+        let sent = self.highest.is_none_or(|highest| segment.acknowledged <= highest + 1);
+        let Some(next) = self.next else {
+            // SYN-SENT: RFC 9293 section 3.10.7.3, "if SEG.ACK =< ISS, or SEG.ACK > SND.NXT".
+            return !ack || self.highest.is_none_or(|highest| segment.acknowledged == highest);
+        };
+        let near = segment.number < next + PLAUSIBLE && next < segment.number + PLAUSIBLE;
+        let recent = self.acknowledged.is_none_or(|last| last < segment.acknowledged + PLAUSIBLE);
+        near && (ack && sent && recent || segment.flags & (SYN | RST) != 0)
     }
 
     /// What the peer is expected to send next.

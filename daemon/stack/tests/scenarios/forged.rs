@@ -1,7 +1,7 @@
 //! Segments in the peer's name that are not the peer's, or come when they should not (RFC 5961,
 //! RFC 9293 section 3.10.7).
 
-use dmm_proto::op::SocketOption;
+use dmm_proto::op::{How, SocketOption};
 use dmm_stack::Request;
 use dmm_stack::pair::{Client, End, Pair, Quota};
 use etherparse::{PacketBuilder, SlicedPacket, TcpHeader, TransportSlice};
@@ -228,4 +228,65 @@ fn frames_that_are_not_for_this_stack_are_counted_as_what_they_are() {
         pair.inject(End::Right, &frame);
         assert_eq!(pair.counter(End::Right, counter), before + 1, "{counter}");
     }
+}
+
+#[test]
+fn a_connection_in_time_wait_that_somebody_has_stays() {
+    let (mut pair, quota, mut one, mut other, _) = world();
+    // The right end shuts down first, and has not read what came before the peer's end.
+    pair.shutdown(&other, How::Write);
+    pair.expect(secs(5), "the end", |pair| pair.of(&one).ended);
+    pair.write_until(&mut one, 6000);
+    pair.run(secs(1));
+    pair.shutdown(&one, How::Write);
+    pair.run(secs(1));
+    let waiting = pair.sockets(End::Right);
+    assert!(waiting.iter().any(|socket| socket.state == "TIME-WAIT"), "{waiting:?}");
+    let next = last(&pair.take_frames(End::Right)).acknowledgment_number;
+    for damaged in [false, true] {
+        let mut syn = forged(|header| {
+            header.syn = true;
+            header.sequence_number = next.wrapping_add(1000);
+        });
+        syn[50] ^= u8::from(damaged);
+        pair.inject(End::Right, &syn);
+    }
+    assert_eq!(pair.counter(End::Right, "drop.tcp_challenged"), 1);
+    assert_eq!(pair.counter(End::Right, "drop.rx_checksum"), 1);
+    pair.run(millis(100));
+    pair.read_all(&mut other);
+    assert_eq!((other.received, pair.of(&other).ended), (6000, true));
+    pair.clean_up(&[&one, &other], &[(End::Right, 0)], &[&quota]);
+}
+
+#[test]
+fn an_old_acknowledgement_of_a_syn_does_no_lasting_harm() {
+    let mut pair = Pair::new("smoltcp", &clean());
+    let quota = Quota::new(256);
+    // The neighbours know each other, so that the SYN is the next frame.
+    let (first, second) = pair.joined([&quota, &quota], V4);
+    pair.keep_frames(End::Right);
+    pair.listen(End::Left, 9, left(80), 4);
+    let mut server = pair.credit(End::Left, &quota, 9, 8);
+    let mut client = pair.connect(End::Right, &quota, 7, (right(LEFT_PORT), left(80)));
+    pair.run_until(secs(1), |pair| pair.counter(End::Right, "tx.frames") > 0);
+    let isn = last(&pair.take_frames(End::Right)).sequence_number;
+    pair.inject(
+        End::Right,
+        &forged(|header| {
+            (header.source_port, header.destination_port) = (80, LEFT_PORT);
+            header.ack = true;
+            header.acknowledgment_number = isn.wrapping_sub(1 << 29);
+        }),
+    );
+    pair.expect(secs(5), "the connection", |pair| {
+        pair.of(&client).connected == Some(Ok(())) && pair.of(&server).accepted.is_some()
+    });
+    pair.exchange(secs(30), &mut client, &mut server, (100_000, 100_000));
+    assert_eq!(pair.counter(End::Right, "drop.tcp_implausible"), 1, "that one alone");
+    pair.clean_up(
+        &[&first, &second, &client, &server],
+        &[(End::Right, 0), (End::Left, 9)],
+        &[&quota],
+    );
 }
