@@ -5,6 +5,7 @@
 //! simulations. Must never: read a clock, interpret TCP or UDP state, or block in a burst.
 
 mod buffer;
+pub mod checksum;
 #[cfg(feature = "dpdk")]
 pub mod dpdk;
 pub mod flow;

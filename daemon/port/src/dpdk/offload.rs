@@ -8,6 +8,7 @@
 use dpdk_sys as dpdk;
 
 use crate::RxChecksum;
+use crate::checksum::{fold, sum};
 
 /// What the device computes on transmit.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -101,7 +102,7 @@ fn prepare_v6(frame: &mut [u8], at: usize) -> Option<Request> {
 }
 
 /// Asks for the checksum of `segment`, if it is TCP or UDP and whole.
-fn request_transport(segment: &mut [u8], protocol: u8, addresses: u32, to: &mut Request) -> bool {
+fn request_transport(segment: &mut [u8], protocol: u8, addresses: u64, to: &mut Request) -> bool {
     let (checksum_at, header_len, flag) = match protocol {
         TCP if segment.len() >= 20 => {
             (16, usize::from(segment[12] >> 4) * 4, dpdk::RTE_MBUF_F_TX_TCP_CKSUM)
@@ -113,7 +114,7 @@ fn request_transport(segment: &mut [u8], protocol: u8, addresses: u32, to: &mut 
         return false;
     }
     let Ok(len) = u16::try_from(segment.len()) else { return false };
-    let pseudo = fold(addresses + u32::from(protocol) + u32::from(len));
+    let pseudo = fold(addresses + u64::from(protocol) + u64::from(len));
     segment[checksum_at..checksum_at + 2].copy_from_slice(&pseudo.to_be_bytes());
     to.ol_flags |= flag;
     to.l4_len = header_len as u8;
@@ -174,17 +175,6 @@ fn v4_header_len(packet: &[u8]) -> Option<usize> {
 
 fn be16(bytes: &[u8], at: usize) -> u16 {
     u16::from_be_bytes([bytes[at], bytes[at + 1]])
-}
-
-/// The sum of the 16-bit words of an even number of bytes; at most 60 here, so it cannot overflow.
-fn sum(bytes: &[u8]) -> u32 {
-    bytes.chunks_exact(2).map(|word| u32::from(u16::from_be_bytes([word[0], word[1]]))).sum()
-}
-
-/// Ones'-complement folding (RFC 1071).
-fn fold(sum: u32) -> u16 {
-    let once = (sum & 0xffff) + (sum >> 16);
-    ((once & 0xffff) + (once >> 16)) as u16
 }
 
 #[cfg(test)]

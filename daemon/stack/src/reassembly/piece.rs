@@ -6,6 +6,7 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
+use dmm_port::checksum::{fold, sum};
 use dmm_port::flow::FragmentKey;
 
 use super::LEN_MAX;
@@ -179,13 +180,7 @@ fn counted_len(headers: &[u8], ip_at: usize, payload_bytes: usize) -> usize {
 /// The internet checksum (RFC 1071) of an IPv4 header, which is a multiple of 4 bytes; 0 of one that
 /// holds its own.
 fn checksum(header: &[u8]) -> u16 {
-    let words =
-        header.chunks_exact(2).map(|word| u32::from(u16::from_be_bytes([word[0], word[1]])));
-    // At most 30 words of 16 bits: two folds carry everything.
-    let sum: u32 = words.sum();
-    let sum = (sum & 0xffff) + (sum >> 16);
-    let sum = (sum & 0xffff) + (sum >> 16);
-    !u16::try_from(sum).unwrap_or(u16::MAX)
+    !fold(sum(header))
 }
 
 fn be16(bytes: &[u8], at: usize) -> Option<u16> {

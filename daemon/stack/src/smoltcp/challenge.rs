@@ -6,7 +6,7 @@
 
 use ::smoltcp::wire::TcpSeqNumber;
 
-use super::checksum::{fold, sum};
+use dmm_port::checksum::{fold, sum};
 
 const ETHERNET_BYTES: usize = 14;
 const IPV6_BYTES: usize = 40;

@@ -6,6 +6,7 @@
 
 use dmm_port::RxChecksum;
 use dmm_port::RxFrame;
+use dmm_port::checksum::{fold, sum};
 
 /// What is wrong with the checksum of a TCP, UDP or ICMP message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -77,20 +78,6 @@ fn of_segment(addresses: &[u8], protocol: u8, segment: &[u8]) -> Option<Fault> {
         return None;
     }
     Some(if fold(pseudo) == field { Fault::Partial } else { Fault::Wrong })
-}
-
-/// The 16-bit words of `bytes` added up; an odd byte counts as the high one (RFC 1071 section 1).
-pub(super) fn sum(bytes: &[u8]) -> u64 {
-    let words = bytes.chunks_exact(2);
-    let odd = words.remainder().first().map_or(0, |&byte| u64::from(byte) << 8);
-    words.map(|word| u64::from(u16::from_be_bytes([word[0], word[1]]))).sum::<u64>() + odd
-}
-
-pub(super) fn fold(mut sum: u64) -> u16 {
-    while sum > 0xffff {
-        sum = (sum >> 16) + (sum & 0xffff);
-    }
-    sum as u16
 }
 
 fn be16(bytes: &[u8], at: usize) -> Option<u16> {

@@ -75,7 +75,7 @@ impl SmoltcpStack {
         // The port accepts all addresses. Of group addresses the lowest bit of the first byte is 1.
         let to_us = bytes.first_chunk().is_some_and(|&to: &[u8; 6]| to == self.mac);
         let to_group = bytes.first().is_some_and(|first| first & 1 != 0);
-        let sound = match bytes.get(12..14) {
+        let fault = match bytes.get(12..14) {
             _ if !to_us && !to_group => &mut counters.drop_other_mac,
             None => &mut counters.drop_unknown,
             // IEEE 802 clause 8: a group sends nothing. An answer would go to all of it.
@@ -96,7 +96,7 @@ impl SmoltcpStack {
                 return !(icmp && self.count_checksum_fault(frame));
             }
         };
-        *sound += 1;
+        *fault += 1;
         false
     }
 
