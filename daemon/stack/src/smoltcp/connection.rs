@@ -210,11 +210,6 @@ impl Connection {
         self.sequence.judge(frame, self.state())
     }
 
-    /// Whether a segment's numbers are such as the peer would use.
-    pub(super) fn is_plausible(&self, frame: &[u8]) -> bool {
-        self.sequence.is_plausible(frame)
-    }
-
     /// What is to be said to a peer that may want to end the connection, if it was not just said.
     pub(super) fn challenge(&mut self, now: Instant) -> Option<(TcpSeqNumber, TcpSeqNumber, u16)> {
         if self.challenged_at.is_some_and(|at| now.since(at) < CHALLENGE_EVERY) {

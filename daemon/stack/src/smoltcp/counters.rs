@@ -76,7 +76,7 @@ counters! {
     drop_no_connection = "drop.tcp_no_connection",
     /// Resets and SYNs on a connection that did not prove to be the peer's (RFC 5961).
     drop_challenged = "drop.tcp_challenged",
-    /// Segments with numbers that the peer would not use.
+    /// Segments with numbers that the peer would not use, or behind IPv6 extension headers.
     drop_implausible = "drop.tcp_implausible",
     /// SYNs for a listener whose backlog is full.
     drop_backlog = "drop.tcp_backlog_full",

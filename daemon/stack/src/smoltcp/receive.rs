@@ -125,13 +125,20 @@ impl SmoltcpStack {
         }
         if let Some(&index) = self.flows.get(&flow) {
             let verdict = self.slots.connection(index).map(|connection| connection.judge(bytes));
-            let verdict = verdict.unwrap_or(Verdict::Pass);
+            let verdict = verdict.unwrap_or(Verdict::Refuse);
             // A word that may end a connection counts only if it is undamaged.
-            if verdict != Verdict::Pass && self.count_checksum_fault(frame) {
+            let passes = matches!(verdict, Verdict::Pass { .. });
+            if !passes && self.count_checksum_fault(frame) {
                 return;
             }
             match verdict {
-                Verdict::Pass => return self.feed_connection(now, index, frame, tx),
+                Verdict::Pass { plausible } => {
+                    return self.feed_connection(now, index, frame, plausible, tx);
+                }
+                Verdict::Refuse => {
+                    self.counters.drop_implausible += 1;
+                    return;
+                }
                 Verdict::Reopen if self.may_reopen(index, flow.local) => self.remove(index),
                 Verdict::Reopen | Verdict::Challenge => {
                     return self.challenge(now, index, frame, tx);
@@ -183,19 +190,19 @@ impl SmoltcpStack {
         }
     }
 
-    /// Gives a connection a segment.
+    /// Gives a connection a segment, which is a sign of life if it is plausible.
     fn feed_connection(
         &mut self,
         now: Instant,
         index: SlotIndex,
         frame: &RxFrame<'_>,
+        plausible: bool,
         tx: &mut TxBurst<'_>,
     ) {
         let bytes = frame.bytes;
         let Some(connection) = self.slots.connection(index) else { return };
         self.counters.rx_segments += 1;
         let before = connection.intake();
-        let plausible = connection.is_plausible(bytes);
         self.link.feed(now, bytes, Some(tx), Some(connection.turn()), &mut self.counters);
         let Some(connection) = self.slots.connection(index) else { return };
         let took = connection.received(&before);

@@ -57,8 +57,11 @@ pub(super) const CHALLENGE_EVERY: Duration = Duration::from_millis(500);
 /// What is to become of a segment of a connection that exists.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Verdict {
-    /// The library gets it.
-    Pass,
+    /// The library gets it. If its numbers are such as the peer would use, it shows that the peer
+    /// is there.
+    Pass { plausible: bool },
+    /// Nobody gets it.
+    Refuse,
     /// It would end the connection, and whether the peer means that is asked first.
     Challenge,
     /// It begins a new connection in the place of this one.
@@ -90,30 +93,30 @@ pub(super) struct Sequence {
 impl Sequence {
     /// What is to become of a segment of the peer in `state`.
     pub(super) fn judge(&self, frame: &[u8], state: State) -> Verdict {
-        let (Some(segment), Some(next)) = (Segment::find(frame), self.next) else {
-            return Verdict::Pass;
-        };
+        // What stands behind extension headers cannot be judged: it is refused, as a SYN there is.
+        let Some(segment) = Segment::find(frame) else { return Verdict::Refuse };
+        let pass = Verdict::Pass { plausible: self.is_plausible(&segment) };
+        let Some(next) = self.next else { return pass };
         let reset = segment.flags & RST != 0;
         match state {
-            State::Closed | State::Listen | State::SynSent => Verdict::Pass,
-            _ if reset && segment.number == next => Verdict::Pass,
+            State::Closed | State::Listen | State::SynSent => pass,
+            _ if reset && segment.number == next => pass,
             _ if reset => Verdict::Challenge,
             // Our answer to the peer's first one was lost.
-            State::SynReceived => Verdict::Pass,
+            State::SynReceived => pass,
             State::TimeWait
                 if segment.flags & (SYN | ACK | FIN) == SYN && segment.number > next =>
             {
                 Verdict::Reopen
             }
             _ if segment.flags & SYN != 0 => Verdict::Challenge,
-            _ => Verdict::Pass,
+            _ => pass,
         }
     }
 
     /// Whether a segment's numbers are such as the peer would use (RFC 9293 section 3.10.7.4; RFC
     /// 5961 section 5), so that it shows that the peer is there.
-    pub(super) fn is_plausible(&self, frame: &[u8]) -> bool {
-        let Some(segment) = Segment::find(frame) else { return true };
+    fn is_plausible(&self, segment: &Segment) -> bool {
         let ack = segment.flags & ACK != 0;
         // The byte of a probe does not count in `highest`, and may have been taken.
         let sent = self.highest.is_none_or(|highest| segment.acknowledged <= highest + 1);

@@ -1,13 +1,15 @@
 //! Segments in the peer's name that are not the peer's, or come when they should not (RFC 5961,
 //! RFC 9293 section 3.10.7).
 
+use std::net::IpAddr;
+
 use dmm_proto::op::{How, SocketOption};
 use dmm_stack::Request;
 use dmm_stack::pair::{Client, End, Pair, Quota};
 use etherparse::{PacketBuilder, SlicedPacket, TcpHeader, TransportSlice};
 use nix::errno::Errno;
 
-use crate::{V4, clean, left, millis, right, secs};
+use crate::{V4, V6, clean, left, millis, right, secs};
 
 const LEFT_PORT: u16 = 50_000;
 
@@ -289,4 +291,31 @@ fn an_old_acknowledgement_of_a_syn_does_no_lasting_harm() {
         &[(End::Right, 0), (End::Left, 9)],
         &[&quota],
     );
+}
+
+#[test]
+fn a_reset_behind_an_extension_header_is_refused() {
+    let mut pair = Pair::new("smoltcp", &clean());
+    let quota = Quota::new(256);
+    pair.keep_frames(End::Right);
+    let (mut one, mut other) = pair.joined([&quota, &quota], V6);
+    pair.exchange(secs(5), &mut one, &mut other, (3000, 3000));
+    pair.run(secs(1));
+    let next = last(&pair.take_frames(End::Right)).acknowledgment_number;
+    let mut frame = Vec::new();
+    let (IpAddr::V6(from), IpAddr::V6(to)) = V6 else { panic!("IPv6") };
+    PacketBuilder::ethernet2([2, 0, 0, 0, 0, 1], [2, 0, 0, 0, 0, 2])
+        .ipv6(from.octets(), to.octets(), 64)
+        .tcp(LEFT_PORT, 80, next.wrapping_add(1), 1000)
+        .rst()
+        .write(&mut frame, b"")
+        .unwrap();
+    // Hop-by-hop options: six bytes of padding, then TCP (RFC 8200 section 4.3).
+    frame[20] = 0;
+    frame[18..20].copy_from_slice(&28_u16.to_be_bytes());
+    frame.splice(54..54, [6, 0, 1, 4, 0, 0, 0, 0]);
+    pair.inject(End::Right, &frame);
+    assert_eq!(pair.counter(End::Right, "drop.tcp_implausible"), 1);
+    pair.exchange(secs(5), &mut one, &mut other, (6000, 6000));
+    pair.clean_up(&[&one, &other], &[(End::Right, 0)], &[&quota]);
 }
