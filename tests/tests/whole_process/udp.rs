@@ -8,10 +8,10 @@ on_every_port!(datagrams_echo);
 
 fn datagrams_echo(lab: &Lab) {
     for family in FAMILIES {
-        // The MTU of 1500 less the headers: 20 or 40 bytes, and 8.
+        // The MTU of 1500 less the headers (20 or 40 bytes, and 8) is 1472 or 1452.
         let sizes: &[usize] = match family {
             Family::V4 => &[0, 1, 100, 1472, 8000],
-            Family::V6 => &[0, 1, 100, 1452],
+            Family::V6 => &[0, 1, 100, 1452, 1472, 8000],
         };
         let list = sizes.iter().map(ToString::to_string).collect::<Vec<_>>().join(",");
         for role in ROLES {

@@ -5,7 +5,7 @@
 //! waits in the FIFOs alone. Must never: send from an address that is not ours.
 #![forbid(unsafe_code)]
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, SocketAddr, SocketAddrV6};
 use std::time::Duration;
 
 use ::smoltcp::iface::{SocketHandle, SocketSet};
@@ -20,6 +20,7 @@ use dmm_proto::fifo::{RxFifo, TxFifo};
 use dmm_proto::op::Address;
 
 use super::counters::Counters;
+use super::fragment;
 use super::link::{Link, Sent, Socket};
 use super::memory::Lent;
 use super::net::{Net, is_unicast};
@@ -176,11 +177,21 @@ impl Carrier {
         (header, (from, to)): (&Header, (IpAddr, SocketAddr)),
         counters: &mut Counters,
     ) -> Carried {
-        // RFC 8200 section 5: what is longer must be fragmented, which the library does not.
-        if to.is_ipv6() && header.len + HEADERS_V6 > self.mtu {
-            return Carried::TooBig;
-        }
         let Some(fifo) = &datagram.tx else { return Carried::Nowhere };
+        if let (IpAddr::V6(from), SocketAddr::V6(to)) = (from, to)
+            && header.len + HEADERS_V6 > self.mtu
+        {
+            let from = SocketAddrV6::new(from, datagram.local.port(), 0, 0);
+            let bytes = &mut self.payload[..fragment::UDP_BYTES + header.len];
+            fifo.copy_payload(&mut bytes[fragment::UDP_BYTES..]);
+            fragment::head(&from, &to, bytes);
+            let Some(parts) = fragment::parts(bytes.len(), self.mtu) else {
+                return Carried::TooBig;
+            };
+            let hop_limit = datagram.options.hop_limit;
+            let packet = fragment::Packet { from, to, hop_limit, datagram: bytes };
+            return link.send_in_fragments(now, tx, (&packet, parts), counters).into();
+        }
         // Taking the socket out and in again forgets the neighbour that it waited for.
         let socket = self.sockets.remove(self.handle);
         let ::smoltcp::socket::Socket::Udp(mut socket) = socket else {
@@ -202,12 +213,7 @@ impl Carrier {
             return Carried::Nowhere;
         }
         let turn = Socket { sockets: Lent::owned(&mut self.sockets), sequence: None };
-        match link.send(now, tx, (turn, to.ip()), counters) {
-            Sent::Frame => Carried::Sent,
-            Sent::NoSlot => Carried::NoSlot,
-            Sent::NoNeighbour => Carried::NoNeighbour,
-            Sent::Nothing => Carried::Nowhere,
-        }
+        link.send(now, tx, (turn, to.ip()), counters).into()
     }
 }
 
@@ -220,8 +226,19 @@ pub(super) enum Carried {
     NoSlot,
     /// The neighbour's Ethernet address is not known yet.
     NoNeighbour,
-    /// It is longer than a packet can be.
+    /// It would take more fragments than a row of transmit slots holds.
     TooBig,
     /// There is no way to its destination.
     Nowhere,
+}
+
+impl From<Sent> for Carried {
+    fn from(sent: Sent) -> Self {
+        match sent {
+            Sent::Frame => Self::Sent,
+            Sent::NoSlot => Self::NoSlot,
+            Sent::NoNeighbour => Self::NoNeighbour,
+            Sent::Nothing => Self::Nowhere,
+        }
+    }
 }

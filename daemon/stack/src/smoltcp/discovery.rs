@@ -237,7 +237,7 @@ fn solicited_node(address: Ipv6Addr) -> Ipv6Addr {
 }
 
 /// RFC 2464 section 7.
-fn group_mac(group: Ipv6Addr) -> Mac {
+pub(super) fn group_mac(group: Ipv6Addr) -> Mac {
     let [.., a, b, c, d] = group.octets();
     [0x33, 0x33, a, b, c, d]
 }

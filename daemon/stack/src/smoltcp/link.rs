@@ -8,6 +8,7 @@
 #![forbid(unsafe_code)]
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::ops::Range;
 
 use ::smoltcp::iface::{Config, Interface, SocketSet};
 use ::smoltcp::phy::{self, DeviceCapabilities, Medium};
@@ -16,6 +17,8 @@ use ::smoltcp::wire::{EthernetAddress, HardwareAddress};
 use dmm_port::{Instant, TxBurst};
 
 use super::counters::Counters;
+use super::discovery::Mac;
+use super::fragment::{self, Identifications};
 use super::memory::Lent;
 use super::neighbours::{Introduction, Neighbours, Purpose, Way};
 use super::net::Net;
@@ -50,6 +53,8 @@ pub(super) struct Socket<'a> {
 pub(super) struct Link {
     iface: Box<Interface>,
     neighbours: Neighbours,
+    mac: Mac,
+    identifications: Identifications,
     capabilities: DeviceCapabilities,
     /// Where answers go that have no transmit slot.
     scratch: Vec<u8>,
@@ -80,7 +85,8 @@ impl Link {
         net.configure(&mut iface);
         let neighbours = Neighbours::new(config, net);
         let nobody = SocketSet::new(Vec::new());
-        Self { iface, neighbours, capabilities, scratch, nobody }
+        let (mac, identifications) = (config.mac, Identifications::new(config.seed));
+        Self { iface, neighbours, mac, identifications, capabilities, scratch, nobody }
     }
 
     /// The library's interface, for what its sockets ask of it.
@@ -244,6 +250,36 @@ impl Link {
             Outcome { written: true, .. } => Sent::Frame,
             Outcome { .. } => Sent::Nothing,
         }
+    }
+
+    /// Sends a datagram in fragments: all of them, if there are slots for all.
+    pub(super) fn send_in_fragments(
+        &mut self,
+        now: Instant,
+        tx: &mut TxBurst<'_>,
+        (packet, parts): (&fragment::Packet<'_>, impl ExactSizeIterator<Item = Range<usize>>),
+        counters: &mut Counters,
+    ) -> Sent {
+        if !self.flush_fragments(now, tx, counters) || tx.free() < parts.len() {
+            return Sent::NoSlot;
+        }
+        let remote = *packet.to.ip();
+        match self.neighbours.way(now, remote.into(), Purpose::Socket) {
+            Way::Open => {}
+            Way::Introduce(introduction) => self.introduce(now, &introduction),
+            Way::Unknown(_) => {
+                self.ask_neighbours(now, tx, counters);
+                return Sent::NoNeighbour;
+            }
+        }
+        let Some(mac) = self.neighbours.mac_of(remote) else { return Sent::NoNeighbour };
+        let (id, macs) = (self.identifications.next(), (self.mac, mac));
+        for part in parts {
+            let Some(frame) = tx.next(fragment::frame_bytes(&part)) else { return Sent::NoSlot };
+            packet.write(part, id, macs, frame);
+            counters.tx_frames += 1;
+        }
+        Sent::Frame
     }
 
     /// Sends the rest of a fragmented packet as far as there are slots. Returns whether all of it

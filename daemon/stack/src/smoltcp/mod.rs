@@ -25,6 +25,7 @@ mod connection;
 mod counters;
 mod datagram;
 mod discovery;
+mod fragment;
 mod link;
 mod listener;
 mod memory;

@@ -20,7 +20,7 @@
 #![forbid(unsafe_code)]
 
 use std::collections::BTreeMap;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv6Addr};
 use std::time::Duration;
 
 use ::smoltcp::config::IFACE_NEIGHBOR_CACHE_COUNT;
@@ -191,6 +191,14 @@ impl Neighbours {
             entry.introduced = Some((self.round, now));
         }
         Way::Introduce(introduction)
+    }
+
+    /// The Ethernet address of frames to `remote`, if it is known.
+    pub(super) fn mac_of(&self, remote: Ipv6Addr) -> Option<Mac> {
+        match self.net.next_hop(remote.into()) {
+            Some(hop) => self.entries.get(&hop)?.mac,
+            None => Some(discovery::group_mac(remote)),
+        }
     }
 
     /// An answer to `remote` was lost because the neighbour is unknown: the next one shall not be.

@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use dmm_proto::fifo::datagram::Header;
 use dmm_stack::pair::{Client, End, Pair, Quota, byte_at};
 use dmm_stack::{Request, SocketId};
+use etherparse::{Ipv6ExtensionSlice, NetSlice, SlicedPacket};
 
 use crate::{V6, clean, left, right, secs};
 
@@ -55,20 +56,45 @@ fn datagrams_of_every_size_arrive_with_both_addresses() {
 }
 
 #[test]
-fn datagrams_over_ipv6_go_unfragmented_or_not_at_all() {
+fn datagrams_over_ipv6_arrive_whole_whatever_their_size() {
     let mut pair = Pair::new("smoltcp", &clean());
     let quota = Quota::new(256);
     let (a, b) = (SocketAddr::new(V6.0, 1000), SocketAddr::new(V6.1, 53));
     let mut one = pair.bind(End::Left, &quota, 1, a);
     let mut other = pair.bind(End::Right, &quota, 1, "[::]:53".parse().unwrap());
-    for len in [0, 1000, 1452] {
+    for len in [0, 1000, 1452, 1453, 1472, 8000, 65_507] {
+        pair.keep_frames(End::Left);
         send(&mut pair, &mut one, Some(b), len);
-        assert_eq!(receive(&mut pair, &mut other).map(|header| header.len), Some(len));
+        let header = receive(&mut pair, &mut other).unwrap_or_else(|| panic!("{len} bytes lost"));
+        assert_eq!((header.len, header.peer), (len, Some(a.into())));
+        let frames = pair.take_frames(End::Left);
+        let sent = frames.iter().filter_map(|frame| fragment(frame)).collect::<Vec<_>>();
+        // RFC 8200 section 4.5: 1500 - 40 - 8 bytes, in multiples of eight, hold a part of the UDP
+        // header and payload each.
+        let expected = if len > 1452 { (8 + len).div_ceil(1448) } else { 0 };
+        assert_eq!(sent.len(), expected, "{len}");
+        assert!(sent.iter().all(|(id, ..)| *id == sent[0].0), "fragments of one packet");
+        let last = sent.iter().filter(|(_, more, _)| !more).count();
+        assert_eq!(last, usize::from(expected > 0));
+        assert!(frames.iter().all(|frame| frame.len() <= 1514));
     }
-    send(&mut pair, &mut one, Some(b), 1453);
-    assert_eq!(receive(&mut pair, &mut other), None);
-    assert_eq!(pair.counter(End::Left, "drop.udp_tx_too_big"), 1);
+    assert_eq!(pair.counter(End::Left, "drop.udp_tx_too_big"), 0);
     pair.clean_up(&[&one, &other], &[], &[&quota]);
+}
+
+/// A fragment's identification, whether more follow, and its offset, as an independent parser reads
+/// them; `None` of a frame that holds a whole packet.
+fn fragment(frame: &[u8]) -> Option<(u32, bool, u16)> {
+    let packet = SlicedPacket::from_ethernet(frame).expect("a sound frame");
+    let Some(NetSlice::Ipv6(ip)) = packet.net else { return None };
+    ip.extensions().clone().into_iter().find_map(|extension| match extension {
+        Ipv6ExtensionSlice::Fragment(fragment) => Some((
+            fragment.identification(),
+            fragment.more_fragments(),
+            fragment.fragment_offset().value(),
+        )),
+        _ => None,
+    })
 }
 
 #[test]
