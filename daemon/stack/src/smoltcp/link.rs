@@ -235,13 +235,8 @@ impl Link {
         {
             return Sent::Nothing;
         }
-        match self.neighbours.way(now, remote, Purpose::Socket) {
-            Way::Open => {}
-            Way::Introduce(introduction) => self.introduce(now, &introduction),
-            Way::Unknown(_) => {
-                self.ask_neighbours(now, tx, counters);
-                return Sent::NoNeighbour;
-            }
+        if !self.opens(now, remote, tx, counters) {
+            return Sent::NoNeighbour;
         }
         let outcome = self.egress(now, Some(tx), Some(socket));
         counters.tx_frames += u64::from(outcome.written);
@@ -264,13 +259,8 @@ impl Link {
             return Sent::NoSlot;
         }
         let remote = *packet.to.ip();
-        match self.neighbours.way(now, remote.into(), Purpose::Socket) {
-            Way::Open => {}
-            Way::Introduce(introduction) => self.introduce(now, &introduction),
-            Way::Unknown(_) => {
-                self.ask_neighbours(now, tx, counters);
-                return Sent::NoNeighbour;
-            }
+        if !self.opens(now, remote.into(), tx, counters) {
+            return Sent::NoNeighbour;
         }
         let Some(mac) = self.neighbours.mac_of(remote) else { return Sent::NoNeighbour };
         let (id, macs) = (self.identifications.next(), (self.mac, mac));
@@ -280,6 +270,28 @@ impl Link {
             counters.tx_frames += 1;
         }
         Sent::Frame
+    }
+
+    /// Whether the way to `remote` is open for a socket that has something to send; if not, the
+    /// neighbour is asked for.
+    fn opens(
+        &mut self,
+        now: Instant,
+        remote: IpAddr,
+        tx: &mut TxBurst<'_>,
+        counters: &mut Counters,
+    ) -> bool {
+        match self.neighbours.way(now, remote, Purpose::Socket) {
+            Way::Open => true,
+            Way::Introduce(introduction) => {
+                self.introduce(now, &introduction);
+                true
+            }
+            Way::Unknown(_) => {
+                self.ask_neighbours(now, tx, counters);
+                false
+            }
+        }
     }
 
     /// Sends the rest of a fragmented packet as far as there are slots. Returns whether all of it
