@@ -40,6 +40,7 @@ pub fn of(
                 Congestion::Cubic => stack::Congestion::Cubic,
             },
             user_timeout_s: USER_TIMEOUT_S,
+            keepalive_s: config.tcp.keepalive_s,
         },
         udp: stack::UdpConfig { rx_buffer: config.udp.rx_buffer, tx_buffer: config.udp.tx_buffer },
         sockets_max,

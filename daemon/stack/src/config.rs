@@ -53,6 +53,9 @@ pub struct TcpConfig {
     pub congestion: Congestion,
     /// Seconds without progress before a connection is given up (RFC 9293 section 3.8.3).
     pub user_timeout_s: u32,
+    /// Seconds of silence before the peer is asked for a sign of life, on sockets that do not choose
+    /// for themselves (RFC 9293 section 3.8.4). `None`: never.
+    pub keepalive_s: Option<u32>,
 }
 
 /// UDP's tuning.

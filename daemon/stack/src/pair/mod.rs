@@ -100,6 +100,7 @@ pub fn config(station: u8) -> StackConfig {
             tx_buffer: 1 << 16,
             congestion: Congestion::Cubic,
             user_timeout_s: 30,
+            keepalive_s: None,
         },
         udp: UdpConfig { rx_buffer: 1 << 18, tx_buffer: 1 << 18 },
         sockets_max: 4096,

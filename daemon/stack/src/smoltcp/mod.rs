@@ -40,7 +40,6 @@ mod slots;
 
 use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
-use std::time::Duration;
 
 use ::smoltcp::config::FRAGMENTATION_BUFFER_SIZE;
 use ::smoltcp::socket::tcp;
@@ -121,7 +120,7 @@ impl SmoltcpStack {
                 Congestion::Reno => tcp::CongestionControl::Reno,
                 Congestion::Cubic => tcp::CongestionControl::Cubic,
             },
-            options: Options::new(Duration::from_secs(config.tcp.user_timeout_s.into())),
+            options: Options::new(&config.tcp),
             trim_from: 0,
         })
     }

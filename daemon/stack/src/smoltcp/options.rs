@@ -11,6 +11,8 @@ use ::smoltcp::time::Duration as LibraryDuration;
 use dmm_proto::op::SocketOption;
 use nix::errno::Errno;
 
+use crate::config::TcpConfig;
+
 /// The options of a socket.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Options {
@@ -28,11 +30,13 @@ pub(super) struct Options {
 
 impl Options {
     /// The defaults of a stack.
-    pub(super) const fn new(default_timeout: Duration) -> Self {
+    pub(super) fn new(config: &TcpConfig) -> Self {
+        let default_timeout = Duration::from_secs(config.user_timeout_s.into());
+        let keep_alive = config.keepalive_s.map(|seconds| Duration::from_secs(seconds.into()));
         Self {
             no_delay: false,
             hop_limit: None,
-            keep_alive: None,
+            keep_alive,
             user_timeout: default_timeout,
             default_timeout,
             reset_on_close: false,

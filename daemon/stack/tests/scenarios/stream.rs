@@ -3,7 +3,7 @@
 use dmm_proto::op::{How, SocketOption};
 use dmm_stack::Request;
 use dmm_stack::kinds::KINDS;
-use dmm_stack::pair::{End, Pair, Quota};
+use dmm_stack::pair::{Client, End, Pair, Quota, config};
 
 use crate::{V4, V6, clean, lossy, millis, secs};
 
@@ -109,17 +109,31 @@ fn keep_alive_finds_a_peer_that_is_gone() {
     let mut pair = Pair::new("smoltcp", &clean());
     let quota = Quota::new(CHUNKS);
     let (one, other) = pair.joined([&quota, &quota], V4);
-    let set = |option, value| Request::SetOption { socket: one.socket, option, value };
-    pair.submit(End::Left, set(SocketOption::KeepAlive, 10));
+    let (socket, option) = (one.socket, SocketOption::KeepAlive);
+    pair.submit(End::Left, Request::SetOption { socket, option, value: 10 });
+    find_that_the_peer_is_gone(pair, &quota, (&one, &other));
+}
+
+#[test]
+fn a_stack_keeps_connections_alive_that_do_not_ask_for_it() {
+    let mut left = config(1);
+    left.tcp.keepalive_s = Some(10);
+    let mut pair = Pair::with("smoltcp", &clean(), &left, &config(2));
+    let quota = Quota::new(CHUNKS);
+    let (one, other) = pair.joined([&quota, &quota], V4);
+    find_that_the_peer_is_gone(pair, &quota, (&one, &other));
+}
+
+fn find_that_the_peer_is_gone(mut pair: Pair, quota: &Quota, (one, other): (&Client, &Client)) {
     pair.run(secs(200));
-    assert_eq!(pair.of(&one).broken, None, "the peer answers");
+    assert_eq!(pair.of(one).broken, None, "the peer answers");
     pair.port(End::Left).set_link_up(false);
     pair.expect(secs(60), "the time out", |pair| {
-        pair.of(&one).broken == Some(nix::errno::Errno::ETIMEDOUT)
+        pair.of(one).broken == Some(nix::errno::Errno::ETIMEDOUT)
     });
     pair.port(End::Left).set_link_up(true);
     pair.submit(End::Right, Request::Abort { socket: other.socket });
-    pair.clean_up(&[&one, &other], &[(End::Right, 0)], &[&quota]);
+    pair.clean_up(&[one, other], &[(End::Right, 0)], &[quota]);
 }
 
 #[test]
