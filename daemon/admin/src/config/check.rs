@@ -116,12 +116,13 @@ fn check_port(config: &Config, at: &str, port: &PortConfig) -> Checked {
         range(format!("{at}.queues"), queues, 1..=limits::QUEUES_MAX)?;
         if let Some(stack) = config.stacks.iter().find(|stack| stack.port == port.name) {
             let needed = stack.instance_count();
-            if queues < needed {
+            // A queue without an instance would fill up with frames that nobody reads.
+            if queues != needed {
                 return unfit(
                     format!("{at}.queues"),
                     format!(
-                        "{queues} queues are too few for the {needed} instances of stack \"{}\": \
-                         write {needed} or leave the key out",
+                        "{queues} queues do not fit the {needed} instances of stack \"{}\", which \
+                         take one each: write {needed} or leave the key out",
                         stack.name
                     ),
                 );

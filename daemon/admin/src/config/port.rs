@@ -17,7 +17,8 @@ pub struct PortConfig {
     pub name: Name,
     /// A PCI address, a DPDK virtual device such as `net_tap0,iface=dmm0`, or `wire:NAME`.
     pub device: Device,
-    /// Queue pairs. Default: one per instance of the port's stack.
+    /// Queue pairs: one per instance of the port's stack, which is the default. As many as wanted on
+    /// a port without a stack.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = limits::QUEUES_MAX))]
     pub queues: Option<u16>,

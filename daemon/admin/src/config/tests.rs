@@ -64,7 +64,7 @@ fn the_embedded_configuration_is_as_described() {
 #[test]
 fn the_example_says_what_it_says() {
     let config = Config::parse(EXAMPLE).unwrap();
-    assert_eq!(config.queues(&config.ports[0]), 4);
+    assert_eq!(config.queues(&config.ports[0]), 2);
     let fast = &config.stacks[0];
     assert_eq!(fast.instance_cores(9), [0, 0]);
     assert_eq!(fast.tcp.keepalive_s, Some(7200));
@@ -304,7 +304,11 @@ fn a_wire_has_two_ends() {
 }
 
 #[test]
-fn queues_suffice_for_the_instances() {
+fn there_is_a_queue_for_each_instance_and_none_besides() {
+    refused(
+        &[("/ports/0/queues", json!(4)), ("/stacks/0/cores", json!([0, 0, 1]))],
+        &["ports[0].queues", "the 3 instances of stack \"s\"", "write 3"],
+    );
     refused(
         &[("/ports/0/queues", json!(2)), ("/stacks/0/cores", json!([0, 0, 1]))],
         &["ports[0].queues", "the 3 instances of stack \"s\"", "write 3"],

@@ -57,8 +57,10 @@ pub enum Hugepages {
 pub struct MemoryConfig {
     /// `auto`, `require` or `never`. Default: `auto`.
     pub hugepages: Hugepages,
-    /// MiB of packet buffers of each DPDK port. Default: 32, which is 14,500 buffers of 2304 bytes.
-    /// The daemon takes twice that for all ports together, and at least 128 MiB.
+    /// MiB of packet memory to set aside for each DPDK port. Default: 32. How much of it is used
+    /// follows from the port: 3.2 MiB of buffers for a queue pair of 512 descriptors each way at an
+    /// MTU of 1500, more with larger frames. The daemon takes twice that for all ports together, since
+    /// drivers need memory too, and at least 128 MiB.
     #[schemars(range(min = limits::MEMPOOL_MB_MIN, max = limits::MEMPOOL_MB_MAX))]
     pub mempool_mb: u32,
 }
