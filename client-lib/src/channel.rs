@@ -120,6 +120,11 @@ impl Channels {
         }
     }
 
+    /// How far the heart of each instance's worker has beaten.
+    pub(crate) fn heartbeats(&self) -> impl Iterator<Item = u64> {
+        self.channels.iter().map(|channel| channel.worker_line.heartbeat.load(Ordering::Relaxed))
+    }
+
     fn ring(&self, channel: &Channel) {
         if channel.worker_line.asleep.is_up() {
             // A worker that is gone shows at our own doorbell's end of file.

@@ -15,7 +15,7 @@
 //! only then sleeps; and the leader drains, taking the lock rather than trying, between raising the
 //! flag and sleeping. Called by every socket operation. Must never sleep with a lock held.
 
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
 use std::time::{Duration, Instant};
@@ -34,7 +34,7 @@ use nix::sys::time::TimeSpec;
 use crate::channel::CONTEXT;
 use crate::client::Session;
 use crate::socket::Patience;
-use crate::waiter::{Unparked, Waiter, Waiters, lock};
+use crate::waiter::{Outside, Unparked, Waiter, Waiters, lock};
 
 /// How often a thread that never sleeps asks whether the daemon still lives.
 const ALIVE_CHECK: Duration = Duration::from_micros(50);
@@ -43,6 +43,10 @@ const ALIVE_CHECK: Duration = Duration::from_micros(50);
 /// found the ring full does: nothing rings when a ring has room again, and a worker that is this
 /// far behind takes longer to catch up.
 const FULL_RING_NAP: Duration = Duration::from_micros(200);
+
+/// How long a worker's heart may stand still, which beats twice a second even asleep, before nobody
+/// spins for its daemon any more.
+const HEART_PATIENCE: Duration = Duration::from_secs(2);
 
 /// Why a wait ended without what was waited for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -68,6 +72,10 @@ pub(crate) struct Context {
     start: Instant,
     /// When somebody last asked whether the daemon lives, since `start`.
     alive_ns: AtomicU64,
+    /// Each worker's heartbeat, and when it was last seen to move.
+    hearts: Mutex<Vec<(u64, Instant)>>,
+    /// One of them stands still: the daemon was stopped, or hangs.
+    hung: AtomicBool,
 }
 
 #[derive(Default)]
@@ -96,6 +104,8 @@ impl Context {
             spin,
             start: Instant::now(),
             alive_ns: AtomicU64::new(0),
+            hearts: Mutex::default(),
+            hung: AtomicBool::new(false),
         })
     }
 
@@ -111,6 +121,17 @@ impl Session {
         &self,
         waiters: &Waiters,
         patience: Patience,
+        check: impl FnMut() -> Option<T>,
+    ) -> Result<T, Ended> {
+        self.wait_outside(waiters, patience, None, check)
+    }
+
+    /// As [`Session::wait`]; `check` is also asked when the descriptor of `outside` is ready.
+    pub(crate) fn wait_outside<T>(
+        &self,
+        waiters: &Waiters,
+        patience: Patience,
+        outside: Option<&Outside<'_>>,
         mut check: impl FnMut() -> Option<T>,
     ) -> Result<T, Ended> {
         if let Some(found) = check() {
@@ -124,7 +145,9 @@ impl Session {
             Patience::Until(deadline) => Some(deadline),
             Patience::Endless => None,
         };
-        let waiter = Waiter::new(Some(Arc::clone(&self.context.nudge)));
+        let nudge = outside.map_or(&self.context.nudge, |outside| &outside.nudge);
+        let waiter = Waiter::new(Some(Arc::clone(nudge)));
+        let descriptor = outside.map(|outside| outside.descriptor);
         let _joined = waiters.join(&waiter);
         loop {
             waiter.reset();
@@ -137,7 +160,7 @@ impl Session {
             if deadline.is_some_and(|deadline| Instant::now() >= deadline) {
                 return Err(Ended::TimedOut);
             }
-            self.sleep(&waiter, deadline);
+            self.sleep(&waiter, deadline, descriptor);
         }
     }
 
@@ -167,7 +190,9 @@ impl Session {
                 Patience::Until(deadline) if now >= deadline => return Some(Err(Ended::TimedOut)),
                 _ => {}
             }
-            let polling = self.context.polling.load(Ordering::Relaxed);
+            // For a daemon that hangs it sleeps until there is news, as for one that does not.
+            let polling = self.context.polling.load(Ordering::Relaxed)
+                && !self.context.hung.load(Ordering::Relaxed);
             if !polling && now.duration_since(start) >= self.context.spin {
                 return None;
             }
@@ -175,8 +200,13 @@ impl Session {
         }
     }
 
-    /// Sleeps until `waiter` is woken, the deadline passes, or the daemon dies.
-    fn sleep(&self, waiter: &Arc<Waiter>, deadline: Option<Instant>) {
+    /// Sleeps until `waiter` is woken, the deadline passes, `outside` is ready, or the daemon dies.
+    fn sleep(
+        &self,
+        waiter: &Arc<Waiter>,
+        deadline: Option<Instant>,
+        outside: Option<BorrowedFd<'_>>,
+    ) {
         let leads = {
             let mut sleepers = lock(&self.context.sleepers);
             let leads = sleepers.leader.is_none();
@@ -187,15 +217,23 @@ impl Session {
             }
             leads
         };
-        if leads || self.park(waiter, deadline) {
+        if leads || self.park(waiter, deadline, outside) {
             let _leadership = Leadership(self);
-            self.lead(waiter, deadline);
+            self.lead(waiter, deadline, outside);
         }
     }
 
     /// Sleeps while another thread leads. Returns whether this one leads now.
-    fn park(&self, waiter: &Arc<Waiter>, deadline: Option<Instant>) -> bool {
-        let unparked = waiter.park(deadline);
+    fn park(
+        &self,
+        waiter: &Arc<Waiter>,
+        deadline: Option<Instant>,
+        outside: Option<BorrowedFd<'_>>,
+    ) -> bool {
+        let unparked = match outside {
+            None => waiter.park(deadline),
+            Some(descriptor) => waiter.park_outside(deadline, descriptor),
+        };
         let promoted = {
             let mut sleepers = lock(&self.context.sleepers);
             sleepers.parked.retain(|other| !Arc::ptr_eq(other, waiter));
@@ -209,8 +247,13 @@ impl Session {
         promoted
     }
 
-    /// Sleeps in poll(2), draining for everybody, until `waiter` itself is woken.
-    fn lead(&self, waiter: &Arc<Waiter>, deadline: Option<Instant>) {
+    /// Sleeps in poll(2), draining for everybody, until `waiter` itself is woken or `outside` ready.
+    fn lead(
+        &self,
+        waiter: &Arc<Waiter>,
+        deadline: Option<Instant>,
+        outside: Option<BorrowedFd<'_>>,
+    ) {
         let context = &self.context;
         loop {
             context.line.asleep.raise();
@@ -225,7 +268,7 @@ impl Session {
             if deferred {
                 timeout = Some(timeout.map_or(FULL_RING_NAP, |left| left.min(FULL_RING_NAP)));
             }
-            let ended = self.poll_for_end(timeout, true);
+            let Polled { ended, ready } = self.poll_as_leader(waiter, timeout, outside);
             waiter.leave_poll();
             context.line.asleep.lower();
             if context.doorbell.drain() == doorbell::Heard::Ended || ended {
@@ -234,28 +277,43 @@ impl Session {
             }
             self.drain_surely();
             let expired = deadline.is_some_and(|deadline| Instant::now() >= deadline);
-            if waiter.is_woken() || expired || self.is_dead() {
+            if waiter.is_woken() || ready || expired || self.is_dead() {
                 return;
             }
         }
     }
 
-    /// Sleeps on the doorbell, the session socket and, for the leader, the nudge. Returns whether
-    /// one of the first two ended.
-    fn poll_for_end(&self, timeout: Option<Duration>, leader: bool) -> bool {
-        let context = &self.context;
-        let asked = if leader { PollFlags::POLLIN } else { PollFlags::empty() };
+    /// Sleeps on the doorbell, the session socket, the waiter's nudge and `outside`.
+    fn poll_as_leader(
+        &self,
+        waiter: &Waiter,
+        timeout: Option<Duration>,
+        outside: Option<BorrowedFd<'_>>,
+    ) -> Polled {
+        let nudge = waiter.nudge().unwrap_or(self.context.nudge.as_fd());
         let mut fds = [
-            PollFd::new(context.doorbell.as_fd(), asked),
+            PollFd::new(self.context.doorbell.as_fd(), PollFlags::POLLIN),
             PollFd::new(self.socket.as_fd(), PollFlags::empty()),
-            PollFd::new(context.nudge.as_fd(), asked),
+            PollFd::new(nudge, PollFlags::POLLIN),
+            PollFd::new(outside.unwrap_or(nudge), PollFlags::POLLIN),
         ];
+        let polled = if outside.is_some() { &mut fds[..] } else { &mut fds[..3] };
         // A signal ends the sleep like a wake-up for somebody else: the callers look again.
-        if ppoll(&mut fds, timeout.map(TimeSpec::from), None).is_err() {
-            return false;
+        if ppoll(polled, timeout.map(TimeSpec::from), None).is_err() {
+            return Polled::default();
         }
-        let end = PollFlags::POLLHUP | PollFlags::POLLERR;
-        fds[..2].iter().any(|fd| fd.revents().is_some_and(|events| events.intersects(end)))
+        let ready = outside.is_some() && fds[3].any() == Some(true);
+        Polled { ended: fds[..2].iter().any(has_ended), ready }
+    }
+
+    /// Sleeps on the doorbell and the session socket. Returns whether one of them ended.
+    fn poll_for_end(&self, timeout: Duration) -> bool {
+        let mut fds = [
+            PollFd::new(self.context.doorbell.as_fd(), PollFlags::empty()),
+            PollFd::new(self.socket.as_fd(), PollFlags::empty()),
+        ];
+        // As above.
+        ppoll(&mut fds, Some(TimeSpec::from(timeout)), None).is_ok() && fds.iter().any(has_ended)
     }
 
     /// Whether the daemon lives, asked at most every [`ALIVE_CHECK`]; tells everybody if not. Does
@@ -269,12 +327,29 @@ impl Session {
         }
         let nanos = u64::try_from(since_start.as_nanos()).unwrap_or(u64::MAX);
         context.alive_ns.store(nanos, Ordering::Relaxed);
+        self.feel_pulse(now);
         self.look_alive()
+    }
+
+    /// Notes whether the hearts of all workers beat.
+    fn feel_pulse(&self, now: Instant) {
+        let mut hearts = lock(&self.context.hearts);
+        let mut hung = false;
+        for (index, beat) in self.channels.heartbeats().enumerate() {
+            match hearts.get_mut(index) {
+                Some((seen, moved_at)) if *seen == beat => {
+                    hung |= now.saturating_duration_since(*moved_at) >= HEART_PATIENCE;
+                }
+                Some(heart) => *heart = (beat, now),
+                None => hearts.push((beat, now)),
+            }
+        }
+        self.context.hung.store(hung, Ordering::Relaxed);
     }
 
     /// Whether the daemon lives, asked now.
     pub(crate) fn look_alive(&self) -> bool {
-        if !self.is_dead() && self.poll_for_end(Some(Duration::ZERO), false) {
+        if !self.is_dead() && self.poll_for_end(Duration::ZERO) {
             self.drain_surely();
             self.die();
         }
@@ -364,10 +439,24 @@ impl Session {
             self.drain();
             let now = Instant::now();
             if self.is_alive(now) && now.duration_since(start) > self.context.spin {
-                self.poll_for_end(Some(FULL_RING_NAP), false);
+                self.poll_for_end(FULL_RING_NAP);
             }
         }
     }
+}
+
+/// What ended a leader's sleep, besides its nudge and the doorbell's ring.
+#[derive(Default)]
+struct Polled {
+    /// The daemon is gone.
+    ended: bool,
+    /// The descriptor outside is ready.
+    ready: bool,
+}
+
+fn has_ended(fd: &PollFd<'_>) -> bool {
+    let end = PollFlags::POLLHUP | PollFlags::POLLERR;
+    fd.revents().is_some_and(|events| events.intersects(end))
 }
 
 /// The leader's part, handed over when dropped.

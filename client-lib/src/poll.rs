@@ -13,6 +13,7 @@
 use std::collections::VecDeque;
 use std::io;
 use std::ops::BitOr;
+use std::os::fd::BorrowedFd;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, Weak};
 use std::time::Duration;
@@ -21,6 +22,7 @@ use dmm_proto::fifo::State;
 use dmm_proto::fifo::datagram::frame_bytes;
 use dmm_proto::op::Submission;
 use nix::errno::Errno;
+use nix::sys::eventfd::{EfdFlags, EventFd};
 
 use crate::client::Client;
 use crate::context::Ended;
@@ -28,7 +30,7 @@ use crate::error::{Error, os};
 use crate::socket::{Core, Patience, Phase, Role};
 use crate::tcp::{TcpListener, TcpStream};
 use crate::udp::UdpSocket;
-use crate::waiter::{Unparked, Waiter, Waiters, lock};
+use crate::waiter::{Outside, Unparked, Waiter, Waiters, lock};
 
 /// Payload that must fit for a UDP socket to count as writable: an Ethernet frame's worth.
 const WRITABLE_DATAGRAM: usize = 1472;
@@ -191,6 +193,8 @@ struct Shared {
     /// The session of the registered sockets.
     client: Mutex<Option<Client>>,
     registered: AtomicUsize,
+    /// What wakes those that wait for kernel descriptors too, while nobody does.
+    nudges: Mutex<Vec<Arc<EventFd>>>,
 }
 
 /// A socket's registration with a poll.
@@ -396,41 +400,84 @@ impl Poll {
     /// [`Error::Inherited`] (`EBADF`) in a forked child. The end of the daemon is no error here: all
     /// sockets are then ready, with an error.
     pub fn wait(&self, events: &mut Events, timeout: Option<Duration>) -> io::Result<()> {
+        self.wait_outside(events, timeout, None).map(|_| ())
+    }
+
+    /// As [`Poll::wait`], and until a kernel descriptor is readable or its peer hung up: that of an
+    /// epoll instance, say, in which a program's pipes, timers and kernel sockets are. Returns
+    /// whether it is.
+    ///
+    /// # Errors
+    /// As [`Poll::wait`]; `EMFILE` without a descriptor left for this thread's own wake-up.
+    pub fn wait_with(
+        &self,
+        events: &mut Events,
+        timeout: Option<Duration>,
+        descriptor: BorrowedFd<'_>,
+    ) -> io::Result<bool> {
+        let spare = lock(&self.shared.nudges).pop();
+        let nudge = match spare {
+            Some(nudge) => nudge,
+            None => {
+                let flags = EfdFlags::EFD_NONBLOCK | EfdFlags::EFD_CLOEXEC;
+                Arc::new(EventFd::from_flags(flags)?)
+            }
+        };
+        let outside = Outside { descriptor, nudge: Arc::clone(&nudge) };
+        let waited = self.wait_outside(events, timeout, Some(&outside));
+        // One for each thread that has ever waited at the same time. A late nudge of this wait ends
+        // the next sleep once for nothing.
+        lock(&self.shared.nudges).push(nudge);
+        waited
+    }
+
+    fn wait_outside(
+        &self,
+        events: &mut Events,
+        timeout: Option<Duration>,
+        outside: Option<&Outside<'_>>,
+    ) -> io::Result<bool> {
+        let is_ready = || outside.is_some_and(Outside::is_ready);
         events.events.clear();
         let patience = Patience::from_timeout(timeout);
         loop {
             let client = lock(&self.shared.client).clone();
             let idle = || self.shared.registered.load(Ordering::Acquire) == 0;
             let Some(client) = client.filter(|client| !(client.session.is_dead() && idle())) else {
-                if self.wait_for_sockets(patience) {
+                if is_ready() {
+                    return Ok(true);
+                }
+                if self.wait_for_sockets(patience, outside) {
                     continue;
                 }
-                return Ok(());
+                return Ok(false);
             };
             // What nobody drained yet may be older than what the list says.
             client.session.drain();
             let waiters = &self.shared.waiters;
-            let outcome = client.session.wait(waiters, patience, || {
+            let outcome = client.session.wait_outside(waiters, patience, outside, || {
                 self.collect(&client, events);
-                (!events.is_empty() || !self.is_of(&client)).then_some(())
+                let ready = is_ready();
+                (!events.is_empty() || ready || !self.is_of(&client)).then_some(ready)
             });
             match outcome {
-                Ok(()) if events.is_empty() => {}
+                Ok(false) if events.is_empty() => {}
                 Err(Ended::Dead) => {}
-                Ok(()) | Err(Ended::TimedOut) => return Ok(()),
+                Ok(ready) => return Ok(ready),
+                Err(Ended::TimedOut) => return Ok(false),
                 Err(ended) => return Err(client.session.failure(ended, Errno::EAGAIN)),
             }
         }
     }
 
     /// Waits without a daemon to wait for. False if the patience is used up.
-    fn wait_for_sockets(&self, patience: Patience) -> bool {
+    fn wait_for_sockets(&self, patience: Patience, outside: Option<&Outside<'_>>) -> bool {
         let deadline = match patience {
             Patience::None => return false,
             Patience::Until(deadline) => Some(deadline),
             Patience::Endless => None,
         };
-        let waiter = Waiter::new(None);
+        let waiter = Waiter::new(outside.map(|outside| Arc::clone(&outside.nudge)));
         let _joined = self.shared.waiters.join(&waiter);
         {
             let mut list = lock(&self.shared.maybe_ready);
@@ -439,7 +486,11 @@ impl Poll {
                 return true;
             }
         }
-        waiter.park(deadline) != Unparked::TimedOut
+        let unparked = match outside {
+            None => waiter.park(deadline),
+            Some(outside) => waiter.park_outside(deadline, outside.descriptor),
+        };
+        unparked != Unparked::TimedOut
     }
 
     /// Turns the list into events, as far as there is room for them.

@@ -1,13 +1,17 @@
 //! One sleeping thread, and the list of those that wait for the same thing.
 //!
 //! A [`Waiter`] sleeps in one of two ways: parked on its condition variable, or, as its context's
-//! leader, in poll(2); whoever wakes it need not know which. Made by [`crate::context`], woken by
+//! leader or because it waits for a kernel descriptor too, in poll(2); whoever wakes it need not know
+//! which. Made by [`crate::context`], woken by
 //! whoever drains completions. Must never be woken under a lock that a woken thread takes first.
 
+use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll, ppoll};
 use nix::sys::eventfd::EventFd;
+use nix::sys::time::TimeSpec;
 
 /// Takes a lock even if a thread panicked while it held it: every structure under these locks is
 /// kept consistent between statements that can panic.
@@ -19,8 +23,27 @@ pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 pub(crate) struct Waiter {
     state: Mutex<State>,
     signal: Condvar,
-    /// Ends the leader's poll(2); shared by all waiters of a context. One that never leads has none.
+    /// Ends its poll(2). Shared by all waiters of a context of which only the leader sleeps there;
+    /// one that never does has none.
     nudge: Option<Arc<EventFd>>,
+}
+
+/// What else ends a wait: a kernel descriptor that is readable, or whose peer hung up.
+#[derive(Clone)]
+pub(crate) struct Outside<'a> {
+    /// The descriptor.
+    pub(crate) descriptor: BorrowedFd<'a>,
+    /// The waiter's own, since it sleeps in poll(2) whether it leads or not.
+    pub(crate) nudge: Arc<EventFd>,
+}
+
+impl Outside<'_> {
+    /// Whether the descriptor is ready now.
+    pub(crate) fn is_ready(&self) -> bool {
+        let mut fds = [PollFd::new(self.descriptor, PollFlags::POLLIN)];
+        // What cannot be polled is for its owner to find out.
+        poll(&mut fds, PollTimeout::ZERO).is_ok_and(|ready| ready > 0)
+    }
 }
 
 #[derive(Default)]
@@ -58,22 +81,26 @@ impl Waiter {
 
     pub(crate) fn wake(&self) {
         let mut state = lock(&self.state);
-        if state.woken {
-            return;
-        }
-        state.woken = true;
-        if state.polling {
-            // Its counter cannot overflow: the leader clears it each time.
-            self.nudge.as_ref().map(|nudge| nudge.write(1));
-        } else {
-            self.signal.notify_one();
+        if !state.woken {
+            state.woken = true;
+            self.rouse(&state);
         }
     }
 
     /// Makes it the leader. The caller holds the lock on the context's sleepers.
     pub(crate) fn promote(&self) {
-        lock(&self.state).promoted = true;
-        self.signal.notify_one();
+        let mut state = lock(&self.state);
+        state.promoted = true;
+        self.rouse(&state);
+    }
+
+    fn rouse(&self, state: &State) {
+        if state.polling {
+            // Its counter cannot overflow: who is back from poll(2) clears it.
+            self.nudge.as_ref().map(|nudge| nudge.write(1));
+        } else {
+            self.signal.notify_one();
+        }
     }
 
     /// Whether it was made the leader; asking clears that.
@@ -103,6 +130,49 @@ impl Waiter {
                 }
             };
         }
+    }
+
+    /// As [`Waiter::park`], and until `descriptor` is ready, which counts as woken.
+    pub(crate) fn park_outside(
+        &self,
+        deadline: Option<Instant>,
+        descriptor: BorrowedFd<'_>,
+    ) -> Unparked {
+        loop {
+            {
+                let mut state = lock(&self.state);
+                if state.woken {
+                    return Unparked::Woken;
+                }
+                if state.promoted {
+                    return Unparked::Promoted;
+                }
+                state.polling = true;
+            }
+            let left = deadline.map(|at| at.saturating_duration_since(Instant::now()));
+            let ready = left != Some(Duration::ZERO) && self.poll(left, descriptor);
+            self.leave_poll();
+            if ready {
+                return Unparked::Woken;
+            }
+            if left == Some(Duration::ZERO) {
+                return Unparked::TimedOut;
+            }
+        }
+    }
+
+    /// Sleeps on the nudge and `descriptor`; returns whether the latter is ready.
+    fn poll(&self, timeout: Option<Duration>, descriptor: BorrowedFd<'_>) -> bool {
+        let nudge = self.nudge().map(|nudge| PollFd::new(nudge, PollFlags::POLLIN));
+        let outside = PollFd::new(descriptor, PollFlags::POLLIN);
+        let mut fds: Vec<_> = std::iter::once(outside).chain(nudge).collect();
+        // A signal ends the sleep for nothing: the caller looks again.
+        ppoll(&mut fds, timeout.map(TimeSpec::from), None).is_ok() && fds[0].any() == Some(true)
+    }
+
+    /// What ends its poll(2).
+    pub(crate) fn nudge(&self) -> Option<BorrowedFd<'_>> {
+        self.nudge.as_ref().map(|nudge| nudge.as_fd())
     }
 
     /// Says that it is about to sleep in poll(2). False if it was woken already.

@@ -102,6 +102,11 @@ impl Daemon {
         read(&log_path(self.folder.path()))
     }
 
+    /// Sends it a signal.
+    pub fn signal(&self, signal: Signal) {
+        self::signal(&self.child, signal);
+    }
+
     /// Ends it without warning.
     pub fn kill(&mut self) {
         self.child.kill().expect("the daemon runs");

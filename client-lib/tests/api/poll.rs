@@ -2,9 +2,11 @@
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::Shutdown;
+use std::os::fd::AsFd;
+use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
 
-use crate::common::{DEADLINE, FakeDaemon, Setup, any, fake::let_it_sleep, pattern};
+use crate::common::{DEADLINE, FakeDaemon, Setup, any, fake::let_it_sleep, pair, pattern};
 use dmm::{Client, Event, Events, Interest, Poll, TcpStream, Token, errno};
 use nix::errno::Errno;
 
@@ -220,5 +222,55 @@ fn serve(listener: &dmm::TcpListener, connections: usize) {
                 len => stream.write_all(&buffer[..len]).unwrap(),
             }
         }
+    }
+}
+
+#[test]
+fn a_wait_ends_for_a_kernel_descriptor_too_whoever_leads() {
+    let daemon = FakeDaemon::start();
+    let client = Client::attach(daemon.path()).unwrap();
+    let poll = Poll::new();
+    let mut events = Events::with_capacity(4);
+    let (mut far, near) = UnixStream::pair().unwrap();
+    // Without any socket of ours.
+    assert!(!poll.wait_with(&mut events, Some(Duration::ZERO), near.as_fd()).unwrap());
+    far.write_all(b"x").unwrap();
+    assert!(poll.wait_with(&mut events, None, near.as_fd()).unwrap());
+    (&near).read_exact(&mut [0]).unwrap();
+
+    let (mut a, mut b, _listener) = pair(&client);
+    poll.register(&b, Token(1), Interest::READABLE).unwrap();
+    for followed in [false, true] {
+        std::thread::scope(|scope| {
+            // Another thread leads, and sleeps all the while.
+            let leader = followed.then(|| {
+                let (c, mut d, _listener) = pair(&client);
+                let reader = scope.spawn(move || d.read(&mut [0]).unwrap());
+                let_it_sleep();
+                (c, reader)
+            });
+            let waiter = scope.spawn(|| {
+                let mut events = Events::with_capacity(4);
+                let ready = poll.wait_with(&mut events, Some(DEADLINE), near.as_fd()).unwrap();
+                (ready, events.iter().count())
+            });
+            let_it_sleep();
+            far.write_all(b"x").unwrap();
+            assert_eq!(waiter.join().unwrap(), (true, 0), "by the descriptor");
+            (&near).read_exact(&mut [0]).unwrap();
+            let waiter = scope.spawn(|| {
+                let mut events = Events::with_capacity(4);
+                let ready = poll.wait_with(&mut events, Some(DEADLINE), near.as_fd()).unwrap();
+                (ready, events.iter().count())
+            });
+            let_it_sleep();
+            a.write_all(b"x").unwrap();
+            assert_eq!(waiter.join().unwrap(), (false, 1), "by the socket");
+            b.read_exact(&mut [0]).unwrap();
+            if let Some((c, reader)) = leader {
+                drop(c);
+                assert_eq!(reader.join().unwrap(), 0);
+            }
+        });
     }
 }

@@ -8,6 +8,7 @@
 mod client_death;
 mod connections;
 mod daemon_death;
+mod daemon_stop;
 mod endings;
 mod huge_pages;
 mod impaired;
