@@ -26,7 +26,7 @@ struct Arguments {
     /// DPDK's file prefix, if files in its run-time folder are wanted; else it stays in memory.
     #[arg(long, env = "DMM_FILE_PREFIX")]
     file_prefix: Option<String>,
-    /// Check the configuration as the start would, and end.
+    /// Check the configuration as the start would before it opens any device, and end.
     #[arg(long)]
     check: bool,
     /// Taken only to say what to write instead.

@@ -1,4 +1,5 @@
-//! Where the attacks take place: a daemon with two stacks on one wire, and what it holds.
+//! Where the attacks take place: a daemon with two stacks on one wire, and what it holds. One stack
+//! has one instance and the other two, so that every attack is tried on both sorts.
 
 use std::fs;
 use std::os::fd::OwnedFd;

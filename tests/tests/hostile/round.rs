@@ -4,6 +4,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 
 use dmm_proto::mock::{HostileClient, LyingHello, Random};
+use dmm_tests::deadline::eventually;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use crate::actions;
@@ -38,7 +39,10 @@ impl Rounds {
             1 => self.silent.extend((0..1 + random.below(3)).map(|_| reach(socket))),
             _ => {}
         }
-        let Some(mut client) = try_attach(socket, random.next()) else { return };
+        // Others of this siege may have all places: those that were thrown out leave soon.
+        let mut client = eventually("a place", || {
+            try_attach(socket, random.next()).ok_or_else(|| "all are taken".to_owned())
+        });
         for _ in 0..1 + random.below(ACTIONS_MAX) {
             act(&mut client);
         }

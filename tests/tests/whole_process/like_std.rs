@@ -14,9 +14,12 @@ mod alike;
 
 use alike::{CALLS, PASTS, kernel_pair};
 
-#[test]
-fn a_stream_answers_as_linux_does_whatever_happened_to_it() {
-    let lab = Lab::new(PortKind::Tap, 1);
+use crate::matrix::with_one_and_two_instances;
+
+with_one_and_two_instances!(a_stream_answers_as_linux_does_whatever_happened_to_it);
+
+fn a_stream_answers_as_linux_does_whatever_happened_to_it(instances: usize) {
+    let lab = Lab::new(PortKind::Tap, instances);
     let client = Client::attach(lab.daemon.socket()).unwrap();
     let mut differences = Vec::new();
     for family in FAMILIES {
