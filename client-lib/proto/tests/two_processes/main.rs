@@ -12,6 +12,7 @@
 #![cfg(not(loom))]
 
 mod death;
+mod hostile_pair;
 mod lease;
 mod pair;
 mod rehome;
@@ -31,7 +32,7 @@ use dmm_proto::lease::{Heir, ProcessId};
 use dmm_proto::message::send;
 use dmm_proto::mock::{self, FakeDaemon, FakeSession, Random};
 use dmm_proto::op::{Completion, Socket, SocketOption, Submission};
-use dmm_proto::pair::{PairGeometry, PairMessage, open};
+use dmm_proto::pair::{PairGeometry, PairMessage, PairRx, PairTx, open};
 use dmm_proto::rehome::Outbox;
 use dmm_proto::request::{Reply, Request, SocketKind};
 use dmm_proto::ring::{Consumer, Producer};
@@ -84,6 +85,8 @@ fn other_process() {
         "streams" => streams::client(&path),
         "rehome" => rehome::client(&path),
         "pair" => pair::client(&path),
+        "attacker" => hostile_pair::attacker(&path),
+        "victim" => hostile_pair::victim(&path),
         "lessor" => lease::lessor(&path),
         "heir" => lease::heir(&path),
         "daemon" => death::daemon(&path),
