@@ -27,14 +27,21 @@ fn waiting_calls_end_with_the_daemon_and_new_sockets_work_after_its_restart(inst
     let any = SocketAddr::new(link.stack(Family::V4), 0);
     let mut accepting = lab.library(&format!("--rounds 2 --listen {any} drain"));
     let _ = accepting.ready();
+    // Neither end reads: one fills all that lies between them, and then waits for room.
+    let any = SocketAddr::new(link.kernel(Family::V6), 0);
+    let mut full = lab.kernel(link, &format!("--listen {any} pour"));
+    let write = format!("--rounds 2 --announce 1 --connect {} pour", full.ready());
+    let mut writing = lab.library(&write);
+    writing.under_way();
     sleeping.under_way();
     spinning.under_way();
     sleeping.asleep();
     accepting.asleep();
+    writing.asleep();
     spinning.spins();
 
     lab.daemon.kill();
-    for program in [&mut sleeping, &mut spinning, &mut accepting] {
+    for program in [&mut sleeping, &mut spinning, &mut accepting, &mut writing] {
         assert_eq!(only_outcome(program).errno, Some(Errno::ECONNRESET as i32));
     }
 

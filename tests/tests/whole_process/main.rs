@@ -18,5 +18,6 @@ mod matrix;
 mod proxy;
 mod refusals;
 mod reuse;
+mod service;
 mod transfer;
 mod udp;

@@ -9,11 +9,12 @@ use std::path::Path;
 use std::process::Command;
 use std::sync::Arc;
 
-use dmm_proto::hello::{AttachError, Hello, receive_welcome};
+use dmm_proto::hello::{AttachError, Hello, HelloError, receive, receive_welcome, send_refusal};
 use dmm_tests::command::{output, program};
 use dmm_tests::daemon::Daemon;
 use dmm_tests::lab::{Lab, Link, PortKind, config};
 use dmm_tests::namespace::Namespace;
+use nix::errno::Errno;
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, UnixAddr, connect, socket};
 use nix::sys::stat::Mode;
 use nix::unistd::mkfifo;
@@ -47,7 +48,7 @@ fn a_wrong_configuration_is_refused() {
     let native = changed(|config| config["stacks"][0]["kind"] = json!("native"));
     refused(&namespace, &native, &["native", "not available", "smoltcp", "line"]);
     let pci = changed(|config| config["ports"][0]["device"] = json!("0000:fe:1f.7"));
-    refused(&namespace, &pci, &["0000:fe:1f.7", "p0"]);
+    refused(&namespace, &pci, &["0000:fe:1f.7", "p0", "list them with dpdk-devbind.py"]);
     refused(&namespace, "", &["empty", "dmmd.json"]);
 }
 
@@ -59,14 +60,19 @@ fn huge_pages_that_are_not_there_are_missed_only_if_required() {
         let memory = json!({"hugepages": how, "mempool_mb": 16_384});
         changed(|config| config["memory"] = memory)
     };
-    refused(&namespace, &demand("require"), &["memory.hugepages", "require"]);
+    let remedy = "reserve them with `dmm hugepages reserve";
+    refused(&namespace, &demand("require"), &["memory.hugepages", "require", remedy]);
 }
 
 #[test]
 fn what_is_in_use_is_refused() {
     let lab = Lab::new(PortKind::Tap, 1);
     // The TAP of the daemon that runs.
-    refused(&lab.home, &changed(|_| ()), &["p0", "tap0"]);
+    refused(
+        &lab.home,
+        &changed(|_| ()),
+        &["p0", "tap0", "remove it with", "or choose another name"],
+    );
     // Its socket.
     let second = output(
         lab.home
@@ -210,7 +216,7 @@ fn an_interface_stays_as_it_was() {
     let mut failing = config;
     let gone = json!({"name": "p1", "device": "net_af_packet1,iface=gone"});
     failing["ports"].as_array_mut().unwrap().push(gone);
-    refused(&namespace, &failing.to_string(), &["p1", "gone"]);
+    refused(&namespace, &failing.to_string(), &["p1", "gone", "create it"]);
     assert_eq!(promiscuity(&namespace, "near0"), 0, "after a start that failed");
 }
 
@@ -227,6 +233,37 @@ fn a_missing_daemon_is_named() {
         assert_eq!(output.status.code(), Some(1), "{message}");
         assert!(message.contains(path) && message.contains("start dmmd"), "{message}");
         assert_eq!(message.trim_end().lines().count(), 1, "{message}");
+    }
+}
+
+/// As an operator sees it who updated the daemon and not the programs.
+#[test]
+fn a_program_that_meets_the_next_daemon_says_so_in_one_line() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("dmmd.sock");
+    let door = dmm_proto::mock::listen(&path).unwrap();
+    let (ours, next) = (dmm_proto::VERSION, dmm_proto::VERSION + 1);
+    let mut peer = Command::new(program("dmm-peer"));
+    peer.env("DMM_SOCKET", &path).args(["--via", "dmm", "--connect", "10.80.0.1:9", "drain"]);
+    let mut echo = Command::new(program("dmm"));
+    echo.arg("--socket").arg(&path).args(["echo", "client", "10.80.0.1:9"]);
+    for mut command in [peer, echo] {
+        let output = std::thread::scope(|scope| {
+            scope.spawn(|| {
+                let client = dmm_proto::mock::accept(&door).unwrap();
+                receive(client.as_fd(), &mut [0; 512]).unwrap();
+                // Its words for a client of another version, which it does not understand otherwise.
+                let words = HelloError::Version { theirs: ours, ours: next }.to_string();
+                send_refusal(client.as_fd(), Errno::EPROTO, &words).unwrap();
+            });
+            output(&mut command)
+        });
+        let message = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!(output.status.code(), Some(1), "{message}");
+        assert_eq!(message.trim_end().lines().count(), 1, "{message}");
+        for word in [&format!("version {ours}"), &format!("version {next}"), "install"] {
+            assert!(message.contains(word), "{word:?} is missing: {message}");
+        }
     }
 }
 
