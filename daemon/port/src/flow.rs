@@ -12,7 +12,7 @@ mod rss;
 
 use std::net::{IpAddr, SocketAddr};
 
-pub use parse::parse;
+pub use parse::{message, parse};
 pub use rss::{
     INDIRECTION_ENTRIES, RSS_KEY, lands_on, shard_of, toeplitz, toeplitz_addresses, toeplitz_with,
 };
@@ -48,6 +48,19 @@ pub struct FragmentKey {
     /// The protocol of the fragmented payload; in IPv6 the fragment header's "next header", which
     /// may be another extension header.
     pub protocol: u8,
+}
+
+/// What an IP packet carries, such as a TCP segment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Message<'a> {
+    /// The packet's destination address.
+    pub destination: IpAddr,
+    /// The packet's source address.
+    pub source: IpAddr,
+    /// Its protocol number.
+    pub protocol: u8,
+    /// Itself, without the padding of the frame.
+    pub bytes: &'a [u8],
 }
 
 /// Port numbers as the receiver sees them.

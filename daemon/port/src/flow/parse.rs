@@ -6,7 +6,7 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
-use super::{Flow, FragmentKey, Ports, Traffic, Transport};
+use super::{Flow, FragmentKey, Message, Ports, Traffic, Transport};
 
 const ETHERTYPE_IPV4: u16 = 0x0800;
 const ETHERTYPE_ARP: u16 = 0x0806;
@@ -33,7 +33,32 @@ pub fn parse(frame: &[u8]) -> Traffic {
     ethernet(frame).unwrap_or(Traffic::Other)
 }
 
+/// The message that a whole IP packet carries behind all of its IP headers; `None` of a fragment, and
+/// of what is no sound IP packet.
+#[must_use]
+pub fn message(frame: &[u8]) -> Option<Message<'_>> {
+    let (ethertype, payload) = untagged(frame)?;
+    let packet = match ethertype {
+        ETHERTYPE_IPV4 => ipv4(payload, Extent::Whole)?,
+        ETHERTYPE_IPV6 => ipv6(payload, Extent::Whole)?,
+        _ => return None,
+    };
+    let Packet { destination, source, protocol, fragment, payload } = packet;
+    fragment.is_none().then_some(Message { destination, source, protocol, bytes: payload })
+}
+
 fn ethernet(frame: &[u8]) -> Option<Traffic> {
+    let (ethertype, payload) = untagged(frame)?;
+    match ethertype {
+        ETHERTYPE_IPV4 => whole(ipv4(payload, Extent::Whole)),
+        ETHERTYPE_IPV6 => whole(ipv6(payload, Extent::Whole)),
+        ETHERTYPE_ARP => arp(payload),
+        _ => None,
+    }
+}
+
+/// The type of what follows the Ethernet header and its tags, and that itself.
+fn untagged(frame: &[u8]) -> Option<(u16, &[u8])> {
     let mut ethertype = be16(frame, 12)?;
     let mut payload = frame.get(14..)?;
     for _ in 0..VLAN_TAGS_MAX {
@@ -43,12 +68,7 @@ fn ethernet(frame: &[u8]) -> Option<Traffic> {
         ethertype = be16(payload, 2)?;
         payload = payload.get(4..)?;
     }
-    match ethertype {
-        ETHERTYPE_IPV4 => whole(ipv4(payload, Extent::Whole)),
-        ETHERTYPE_IPV6 => whole(ipv6(payload, Extent::Whole)),
-        ETHERTYPE_ARP => arp(payload),
-        _ => None,
-    }
+    Some((ethertype, payload))
 }
 
 fn whole(packet: Option<Packet<'_>>) -> Option<Traffic> {

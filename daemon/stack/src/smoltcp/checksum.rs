@@ -1,12 +1,14 @@
-//! Whether the library passed over a packet for its checksum: it does so without a word.
+//! Whether a received packet's checksums are right, unless the port has verified them.
 //!
-//! Called with a packet that came to nothing, so that its cost falls on few. Must never: panic, or
-//! read past what the frame holds.
+//! Called for each packet: the library is told to leave received checksums of IP, TCP and UDP alone,
+//! since it cannot be told of one packet that its port vouches for it. Must never: panic, or read past
+//! what the frame holds.
 #![forbid(unsafe_code)]
 
-use dmm_port::RxChecksum;
-use dmm_port::RxFrame;
+use std::net::IpAddr;
+
 use dmm_port::checksum::{fold, sum};
+use dmm_port::{RxChecksum, RxFrame, flow};
 
 /// What is wrong with the checksum of a TCP, UDP or ICMP message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -19,35 +21,47 @@ pub(super) enum Fault {
 }
 
 const ETHERNET_BYTES: usize = 14;
-const IPV6_BYTES: usize = 40;
 const ICMP: u8 = 1;
 const TCP: u8 = 6;
 const UDP: u8 = 17;
 const ICMPV6: u8 = 58;
 
 /// The fault of a frame's TCP, UDP or ICMP checksum, if it has one. Nothing is said of frames that the
-/// port verified, of fragments, and of IPv6 behind extension headers.
+/// port verified, and of fragments.
 pub(super) fn fault(frame: &RxFrame<'_>) -> Option<Fault> {
     if frame.checksum == RxChecksum::Good {
         return None;
     }
-    let packet = frame.bytes.get(ETHERNET_BYTES..)?;
-    match packet.first()? >> 4 {
-        4 => {
-            let header_len = usize::from(packet[0] & 0x0f) * 4;
-            let total_len = usize::from(be16(packet, 2)?);
-            // RFC 791 section 3.1: "more fragments" and the offset.
-            if be16(packet, 6)? & 0x3fff != 0 {
-                return None;
-            }
-            of_segment(packet.get(12..20)?, *packet.get(9)?, packet.get(header_len..total_len)?)
-        }
-        6 => {
-            let end = IPV6_BYTES + usize::from(be16(packet, 4)?);
-            of_segment(packet.get(8..40)?, *packet.get(6)?, packet.get(IPV6_BYTES..end)?)
-        }
-        _ => None,
+    let message = flow::message(frame.bytes)?;
+    let mut bytes = message.bytes;
+    if message.protocol == UDP {
+        // What follows a datagram in its packet is no part of it.
+        bytes = bytes.get(..usize::from(be16(bytes, 4)?))?;
     }
+    let field = match message.protocol {
+        TCP => be16(bytes, 16)?,
+        UDP => be16(bytes, 6)?,
+        ICMP | ICMPV6 => be16(bytes, 2)?,
+        _ => return None,
+    };
+    let addresses = match (message.source, message.destination) {
+        // RFC 792: the message alone.
+        _ if message.protocol == ICMP => {
+            return (fold(sum(bytes)) != 0xffff).then_some(Fault::Wrong);
+        }
+        // RFC 768: zero says that there is none. RFC 8200 section 8.1: IPv6 needs one.
+        (source, _) if message.protocol == UDP && field == 0 => {
+            return source.is_ipv6().then_some(Fault::Wrong);
+        }
+        (IpAddr::V4(from), IpAddr::V4(to)) => sum(&from.octets()) + sum(&to.octets()),
+        (IpAddr::V6(from), IpAddr::V6(to)) => sum(&from.octets()) + sum(&to.octets()),
+        _ => return None,
+    };
+    let pseudo = addresses + u64::from(message.protocol) + bytes.len() as u64;
+    if fold(pseudo + sum(bytes)) == 0xffff {
+        return None;
+    }
+    Some(if fold(pseudo) == field { Fault::Partial } else { Fault::Wrong })
 }
 
 /// Whether the checksum of an IPv4 header is right (RFC 791 section 3.1); also of one that is not
@@ -56,28 +70,6 @@ pub(super) fn of_ipv4_header(frame: &[u8]) -> bool {
     let packet = frame.get(ETHERNET_BYTES..).unwrap_or_default();
     let header_len = packet.first().map_or(0, |first| usize::from(first & 0x0f) * 4);
     packet.get(..header_len).is_none_or(|header| fold(sum(header)) == 0xffff)
-}
-
-/// `addresses` are source and destination.
-fn of_segment(addresses: &[u8], protocol: u8, segment: &[u8]) -> Option<Fault> {
-    let field = match protocol {
-        TCP => be16(segment, 16)?,
-        UDP => be16(segment, 6)?,
-        ICMP | ICMPV6 => be16(segment, 2)?,
-        _ => return None,
-    };
-    match protocol {
-        // RFC 792: the message alone.
-        ICMP => return (fold(sum(segment)) != 0xffff).then_some(Fault::Wrong),
-        // RFC 768: zero says that there is none. RFC 8200 section 8.1: IPv6 needs one.
-        UDP if field == 0 => return (addresses.len() != 8).then_some(Fault::Wrong),
-        _ => {}
-    }
-    let pseudo = sum(addresses) + u64::from(protocol) + segment.len() as u64;
-    if fold(pseudo + sum(segment)) == 0xffff {
-        return None;
-    }
-    Some(if fold(pseudo) == field { Fault::Partial } else { Fault::Wrong })
 }
 
 fn be16(bytes: &[u8], at: usize) -> Option<u16> {
@@ -131,6 +123,31 @@ mod tests {
                 assert_eq!(of(&frame), None);
             }
         }
+    }
+
+    #[test]
+    fn what_follows_a_datagram_in_its_packet_does_not_count() {
+        let [_, (mut frame, _), ..] = <[_; 4]>::try_from(frames()).unwrap();
+        frame.extend_from_slice(b"more");
+        let total_len = u16::try_from(frame.len() - ETHERNET_BYTES).unwrap();
+        frame[16..18].copy_from_slice(&total_len.to_be_bytes());
+        assert_eq!(of(&frame), None);
+    }
+
+    #[test]
+    fn extension_headers_are_walked_past() {
+        let mut frame = Vec::new();
+        PacketBuilder::ethernet2([2; 6], [4; 6])
+            .ipv6([0xfd; 16], [0xfe; 16], 64)
+            .udp(1, 2)
+            .write(&mut frame, b"odd")
+            .unwrap();
+        // RFC 8200 section 4.6: destination options, of padding alone.
+        frame.splice(54..54, [17, 0, 1, 4, 0, 0, 0, 0]);
+        (frame[19], frame[20]) = (frame[19] + 8, 60);
+        assert_eq!(of(&frame), None);
+        frame[70] ^= 1;
+        assert_eq!(of(&frame), Some(Fault::Wrong));
     }
 
     #[test]

@@ -48,8 +48,7 @@ counters! {
     challenges = "tcp.challenges",
     /// Segments sent again because an acknowledgement stayed out.
     probes = "tcp.loss_probes",
-    /// Frames whose checksums the port found wrong, or TCP and UDP packets that came to nothing and
-    /// whose checksum is wrong.
+    /// Frames with a wrong checksum.
     drop_checksum = "drop.rx_checksum",
     /// TCP and UDP packets whose sender left the checksum to a device that they never passed: turn
     /// that off at the other end (`ethtool -K INTERFACE tx off`).
@@ -94,7 +93,7 @@ counters! {
     drop_no_socket = "drop.udp_no_socket",
     /// UDP datagrams from somebody other than the connected peer.
     drop_not_peer = "drop.udp_not_peer",
-    /// UDP datagrams that the library refused, but for their checksum.
+    /// UDP datagrams that the library refused.
     drop_bad_datagram = "drop.udp_malformed",
     /// UDP datagrams that found no room in their socket's FIFO.
     drop_rx_full = "drop.udp_rx_full",

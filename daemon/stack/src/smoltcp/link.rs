@@ -11,7 +11,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::ops::Range;
 
 use ::smoltcp::iface::{Config, Interface, SocketSet};
-use ::smoltcp::phy::{self, DeviceCapabilities, Medium};
+use ::smoltcp::phy::{self, Checksum, DeviceCapabilities, Medium};
 use ::smoltcp::time::Instant as LibraryInstant;
 use ::smoltcp::wire::{EthernetAddress, HardwareAddress};
 use dmm_port::{Instant, TxBurst};
@@ -68,6 +68,11 @@ impl Link {
         let mut capabilities = DeviceCapabilities::default();
         capabilities.medium = Medium::Ethernet;
         capabilities.max_transmission_unit = usize::from(config.mtu) + ETHERNET_HEADER_BYTES;
+        // Received ones are verified before (`checksum`): where the port has done so, the packet itself
+        // may hold none (net_vhost).
+        capabilities.checksum.ipv4 = Checksum::Tx;
+        capabilities.checksum.tcp = Checksum::Tx;
+        capabilities.checksum.udp = Checksum::Tx;
         let address = HardwareAddress::Ethernet(EthernetAddress(config.mac));
         let mut library = Config::new(address);
         library.random_seed = config.seed;

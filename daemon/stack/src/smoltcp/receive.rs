@@ -38,16 +38,13 @@ impl SmoltcpStack {
             return;
         }
         let bytes = frame.bytes;
-        let traffic = flow::parse(bytes);
-        if !self.admits(frame, traffic) {
+        if !self.admits(frame) {
             return;
         }
-        match traffic {
+        match flow::parse(bytes) {
             Traffic::Tcp(flow) => self.receive_segment(now, frame, flow, tx),
             Traffic::Udp(flow) => {
-                if self.receive_datagram(now, bytes, flow.local, tx).is_err()
-                    && !self.count_checksum_fault(frame)
-                {
+                if self.receive_datagram(now, bytes, flow.local, tx).is_err() {
                     self.counters.drop_bad_datagram += 1;
                 }
             }
@@ -67,9 +64,8 @@ impl SmoltcpStack {
         self.link.flush_fragments(now, tx, &mut self.counters);
     }
 
-    /// Whether a frame is for this stack and sound below TCP and UDP, which the library would check
-    /// without a word. Counts it if not.
-    fn admits(&mut self, frame: &RxFrame<'_>, traffic: Traffic) -> bool {
+    /// Whether a frame is for this stack and undamaged. Counts it if not.
+    fn admits(&mut self, frame: &RxFrame<'_>) -> bool {
         let bytes = frame.bytes;
         let counters = &mut self.counters;
         // The port accepts all addresses. Of group addresses the lowest bit of the first byte is 1.
@@ -88,26 +84,14 @@ impl SmoltcpStack {
             {
                 &mut counters.drop_not_ours
             }
-            Some(_) => {
-                let icmp = matches!(
-                    traffic,
-                    Traffic::Ndp { .. } | Traffic::IcmpEchoRequest | Traffic::IcmpEchoReply
-                );
-                return !(icmp && self.count_checksum_fault(frame));
-            }
+            Some(_) => match checksum::fault(frame) {
+                None => return true,
+                Some(Fault::Wrong) => &mut counters.drop_checksum,
+                Some(Fault::Partial) => &mut counters.drop_checksum_partial,
+            },
         };
         *fault += 1;
         false
-    }
-
-    /// Counts a packet that came to nothing if its checksum is to blame. Returns whether it is.
-    fn count_checksum_fault(&mut self, frame: &RxFrame<'_>) -> bool {
-        match checksum::fault(frame) {
-            Some(Fault::Wrong) => self.counters.drop_checksum += 1,
-            Some(Fault::Partial) => self.counters.drop_checksum_partial += 1,
-            None => return false,
-        }
-        true
     }
 
     fn receive_segment(
@@ -126,11 +110,6 @@ impl SmoltcpStack {
         if let Some(&index) = self.flows.get(&flow) {
             let verdict = self.slots.connection(index).map(|connection| connection.judge(bytes));
             let verdict = verdict.unwrap_or(Verdict::Refuse);
-            // A word that may end a connection counts only if it is undamaged.
-            let passes = matches!(verdict, Verdict::Pass { .. });
-            if !passes && self.count_checksum_fault(frame) {
-                return;
-            }
             match verdict {
                 Verdict::Pass { plausible } => {
                     return self.feed_connection(now, index, frame, plausible, tx);
@@ -207,9 +186,6 @@ impl SmoltcpStack {
         let Some(connection) = self.slots.connection(index) else { return };
         let took = connection.received(&before);
         let after = connection.state();
-        if !took && self.count_checksum_fault(frame) {
-            return;
-        }
         // What is nobody's words but a guess is no sign of life.
         let Some(connection) = self.slots.connection(index) else { return };
         if plausible && connection.heard(now, bytes) {
@@ -336,9 +312,7 @@ impl SmoltcpStack {
         let listening = connection.tcp().listen(local).is_ok();
         self.link.feed(now, frame.bytes, Some(tx), Some(connection.turn()), &mut self.counters);
         if !listening || connection.state() != tcp::State::SynReceived {
-            if !self.count_checksum_fault(frame) {
-                self.counters.drop_bad_syn += 1;
-            }
+            self.counters.drop_bad_syn += 1;
             self.recycle(connection);
             return;
         }

@@ -172,6 +172,26 @@ fn a_checksum_that_the_port_did_not_verify_is_counted_as_what_is_wrong_with_it()
     assert_eq!(pair.counter(End::Left, "rx.udp_datagrams"), 1);
 }
 
+/// `net_vhost` verifies packets that hold no more than the sum of the pseudo-header.
+#[test]
+fn a_checksum_that_the_port_vouches_for_need_not_be_in_the_packet() {
+    let mut pair = Pair::new("smoltcp", &clean());
+    let quota = Quota::new(256);
+    pair.listen(End::Left, 5, left(1000), 4);
+    let _datagram = pair.bind(End::Left, &quota, 1, left(1000));
+    for (mut frame, at) in syn_and_datagram().into_iter().zip([50, 40]) {
+        frame[at] ^= 0x40;
+        let received = RxFrame { bytes: &frame, checksum: RxChecksum::Good, hash: None };
+        let now = pair.now;
+        pair.stack(End::Left).receive(now, &[received], &mut TxSlots::with_capacity(2).burst());
+    }
+    pair.run(secs(1));
+    for drop in ["drop.rx_checksum", "drop.tcp_bad_syn", "drop.udp_malformed"] {
+        assert_eq!(pair.counter(End::Left, drop), 0, "{drop}");
+    }
+    assert_eq!(pair.counter(End::Left, "rx.udp_datagrams"), 1);
+}
+
 #[test]
 fn static_neighbours_are_never_asked_for_and_never_replaced() {
     for (ends, theirs) in [(V4, address_v4(2)), (V6, address_v6(2))] {
