@@ -18,9 +18,9 @@ const OLDEST: &str = "22.11";
 const LIBRARIES: [&str; 7] =
     ["rte_eal", "rte_ethdev", "rte_mbuf", "rte_mempool", "rte_net", "rte_net_ring", "rte_ring"];
 
-const FUNCTIONS: &str = "rte_(eal|eth|mbuf|pktmbuf|mempool|lcore|socket|dev|vdev|ring|log)_.*\
+const FUNCTIONS: &str = "rte_(eal|eth|intr|mbuf|pktmbuf|mempool|lcore|socket|dev|vdev|ring|log)_.*\
     |rte_thread_(register|unregister)|rte_(openlog_stream|log|strerror|version)|dpdk_sys_.*";
-const TYPES: &str = "rte_(eal|eth|mbuf|pktmbuf|mempool|lcore|dev|vdev|ring|ether|log)_.*|rte_mbuf\
+const TYPES: &str = "rte_(eal|eth|intr|mbuf|pktmbuf|mempool|lcore|dev|vdev|ring|ether|log)_.*|rte_mbuf\
     |rte_mempool|rte_ring|dpdk_sys_.*";
 const CONSTANTS: &str = "RTE_.*|LCORE_ID_ANY|SOCKET_ID_ANY|rte_.*";
 

@@ -13,6 +13,7 @@ use nix::sched::{CpuSet, sched_getaffinity};
 use nix::unistd::Pid;
 
 use super::error::{Errno, Error};
+use super::interrupts;
 
 /// Where packet memory comes from.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -153,6 +154,7 @@ impl Eal {
 
 impl Drop for Environment {
     fn drop(&mut self) {
+        interrupts::hold_thread();
         // SAFETY: whatever uses DPDK holds an `Eal`, and this was the last.
         unsafe { dpdk_sys::rte_eal_cleanup() };
     }

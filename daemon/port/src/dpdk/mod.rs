@@ -28,6 +28,7 @@ mod device;
 mod eal;
 mod error;
 mod interface;
+mod interrupts;
 mod needs;
 mod offload;
 mod packet_socket;
