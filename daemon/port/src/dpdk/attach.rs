@@ -10,6 +10,7 @@ use nix::net::if_::if_nametoindex;
 use super::eal::{Eal, LogLevel};
 use super::error::{Errno, Error};
 use super::interface::Interface;
+use super::meeting::Meeting;
 use super::needs::Needs;
 use super::packet_socket::{PacketSockets, Seen};
 use super::port::DpdkPortConfig;
@@ -42,6 +43,11 @@ impl BusDevice {
             self.arguments.to_str().ok().filter(|text| self.is_tap() && !text.is_empty())?;
         let key = |word: &str| word.split_once('=').map_or(word, |(key, _)| key).to_owned();
         arguments.split(',').map(key).find(|key| !KNOWN.contains(&key.as_str()))
+    }
+
+    /// Where it meets its peer, if it does.
+    fn meeting(&self) -> Option<Meeting> {
+        Meeting::of(self.name.to_str().ok()?, self.arguments.to_str().ok()?)
     }
 
     fn is_packet_socket(&self) -> bool {
@@ -186,8 +192,11 @@ fn check_vdev(device: &str, address: &BusDevice) -> Result<(), Error> {
     if let Some(argument) = address.unknown_tap_argument() {
         return Err(Error::TapArgument { device: device.to_owned(), argument });
     }
+    if let Some(meeting) = address.meeting() {
+        return meeting.prepare(device);
+    }
     let Some(interface) = address.interface() else { return Ok(()) };
-    // Other drivers call something else so: net_vhost, the path of its socket.
+    // Other drivers may call something else so.
     if !address.is_tap() && !address.is_packet_socket() {
         return Ok(());
     }
@@ -229,7 +238,8 @@ fn hot_plug(eal: &Eal, device: &str, address: &BusDevice) -> Result<(), Error> {
         _ => {
             let reason = Errno::of(returned);
             detach(address);
-            Err(failed(reason.0))
+            let explained = address.meeting().and_then(|meeting| meeting.explain(device));
+            Err(explained.unwrap_or_else(|| failed(reason.0)))
         }
     }
 }

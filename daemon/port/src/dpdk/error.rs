@@ -147,6 +147,16 @@ pub enum Error {
         /// The interface's name.
         interface: String,
     },
+    /// The socket file at which the device meets its peer is of no use.
+    #[error("the socket {} of device {device} {reason}", path.display())]
+    Meeting {
+        /// As configured.
+        device: String,
+        /// The file.
+        path: std::path::PathBuf,
+        /// What is wrong, and what to do.
+        reason: &'static str,
+    },
     /// No driver took the device.
     #[error(
         "device {device} was taken by no driver ({reason}): check the driver's name and \

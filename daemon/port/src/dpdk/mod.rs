@@ -29,6 +29,7 @@ mod eal;
 mod error;
 mod interface;
 mod interrupts;
+mod meeting;
 mod needs;
 mod offload;
 mod packet_socket;
