@@ -1,4 +1,4 @@
-//! A bad cable: `dmm-wire` between a port of the daemon and the kernel.
+//! A bad cable: `dmm-wire` between a port of the daemon and its peer.
 
 use std::io::{BufRead, BufReader, Read};
 use std::process::{Child, ChildStdout, Command, Stdio};
@@ -23,20 +23,7 @@ impl Cable {
     /// If it does not start.
     #[must_use]
     pub fn join(left: (&Namespace, &str), right: (&Namespace, &str), options: &str) -> Self {
-        // dmm-wire makes the interfaces in a namespace of its own, so that no name clashes.
-        let mut command = Command::new("unshare");
-        command.arg("--net").arg(program("dmm-wire"));
-        command.args(["--json", "--left", left.1, "--right", right.1]).args(options.split(' '));
-        let mut wire = command
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .spawn()
-            .unwrap_or_else(|error| panic!("{command:?}: {error}"));
-        let stdout = BufReader::new(wire.stdout.take().expect("it is piped"));
-        let mut cable = Self { wire, stdout };
-        let mut line = String::new();
-        cable.stdout.read_line(&mut line).expect("a line or the end");
-        assert_eq!(line, "ready\n", "dmm-wire did not start");
+        let cable = Self::between(left.1, right.1, options);
         let pid = cable.wire.id().to_string();
         for (namespace, interface) in [left, right] {
             run(Command::new("nsenter").args(["--net", "--target", &pid]).args([
@@ -48,6 +35,29 @@ impl Cable {
                 namespace.name(),
             ]));
         }
+        cable
+    }
+
+    /// Joins two DPDK devices, or new interfaces in a namespace of the cable's own, so that no name
+    /// clashes.
+    ///
+    /// # Panics
+    /// If it does not start.
+    #[must_use]
+    pub fn between(left: &str, right: &str, options: &str) -> Self {
+        let mut command = Command::new("unshare");
+        command.arg("--net").arg(program("dmm-wire"));
+        command.args(["--json", "--left", left, "--right", right]).args(options.split(' '));
+        let mut wire = command
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap_or_else(|error| panic!("{command:?}: {error}"));
+        let stdout = BufReader::new(wire.stdout.take().expect("it is piped"));
+        let mut cable = Self { wire, stdout };
+        let mut line = String::new();
+        cable.stdout.read_line(&mut line).expect("a line or the end");
+        assert_eq!(line, "ready\n", "dmm-wire did not start");
         cable
     }
 

@@ -1,61 +1,34 @@
-//! A daemon with stacks, the kernel on the other side of its ports, and a place for its clients.
+//! A daemon with stacks, its peers on the other side of its ports, and a place for its clients.
 
 use std::collections::BTreeMap;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, SocketAddr};
+use std::path::Path;
 use std::sync::Arc;
 
 use nix::sched::{CpuSet, sched_getaffinity};
 use nix::unistd::Pid;
 use serde_json::{Value, json};
+use tempfile::TempDir;
 
 use crate::cable::Cable;
 use crate::command::program;
 use crate::daemon::Daemon;
 use crate::deadline::eventually;
+pub use crate::link::{FAMILIES, Family, Link, PortKind};
 use crate::namespace::{LinkCounters, Namespace};
 use crate::program::Program;
-
-/// What joins a stack's port with the kernel.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum PortKind {
-    /// A TAP device, whose other side is in the daemon's namespace.
-    Tap,
-    /// A packet socket on a veth pair, whose other end is in a namespace of its own.
-    AfPacket,
-}
-
-/// IPv4 or IPv6.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Family {
-    /// IPv4.
-    V4,
-    /// IPv6.
-    V6,
-}
-
-/// Both address families.
-pub const FAMILIES: [Family; 2] = [Family::V4, Family::V6];
 
 /// Which side's program connects; the other's listens.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Role {
-    /// The library's client connects to the kernel's server.
+    /// The client of the daemon under test connects to the peer's server.
     LibraryConnects,
-    /// The kernel's client connects to the library's server.
-    KernelConnects,
+    /// The peer's client connects to the server of the daemon under test.
+    PeerConnects,
 }
 
 /// Both roles.
-pub const ROLES: [Role; 2] = [Role::LibraryConnects, Role::KernelConnects];
-
-/// A subnet with the kernel at its one end and a stack at the other.
-#[derive(Clone, Copy, Debug)]
-pub struct Link {
-    /// Makes the subnets differ.
-    number: u8,
-    /// What the link is made of.
-    pub kind: PortKind,
-}
+pub const ROLES: [Role; 2] = [Role::LibraryConnects, Role::PeerConnects];
 
 /// A daemon and its surroundings; all of it goes when dropped.
 pub struct Lab {
@@ -65,83 +38,13 @@ pub struct Lab {
     pub links: Vec<Link>,
     /// The bad cable, if there is one.
     pub cable: Option<Cable>,
+    /// The other daemon, if that is the peer, and not the kernel.
+    pub far: Option<Daemon>,
     /// Where the daemon is.
     pub home: Arc<Namespace>,
     peer: Namespace,
     clients: Namespace,
-}
-
-impl Link {
-    /// Link `number` of a lab.
-    #[must_use]
-    pub const fn new(number: u8, kind: PortKind) -> Self {
-        Self { number, kind }
-    }
-
-    /// The address of the kernel.
-    #[must_use]
-    pub fn kernel(self, family: Family) -> IpAddr {
-        self.host(family, 1)
-    }
-
-    /// The address of the stack.
-    #[must_use]
-    pub fn stack(self, family: Family) -> IpAddr {
-        self.host(family, 2)
-    }
-
-    /// An address that nobody has.
-    #[must_use]
-    pub fn nobody(self, family: Family) -> IpAddr {
-        self.host(family, 77)
-    }
-
-    fn host(self, family: Family, host: u8) -> IpAddr {
-        match family {
-            Family::V4 => Ipv4Addr::new(10, 80, self.number, host).into(),
-            Family::V6 => {
-                let subnet = 0x80 + u16::from(self.number);
-                Ipv6Addr::new(0xfd00, subnet, 0, 0, 0, 0, 0, u16::from(host)).into()
-            }
-        }
-    }
-
-    /// The interface by which the kernel reaches the stack.
-    fn kernel_interface(self) -> String {
-        match self.kind {
-            PortKind::Tap => format!("tap{}", self.number),
-            PortKind::AfPacket => format!("far{}", self.number),
-        }
-    }
-
-    /// The interface that the daemon's port uses.
-    fn daemon_interface(self) -> String {
-        match self.kind {
-            PortKind::Tap => format!("tap{}", self.number),
-            PortKind::AfPacket => format!("near{}", self.number),
-        }
-    }
-
-    fn device(self) -> String {
-        let (number, interface) = (self.number, self.daemon_interface());
-        match self.kind {
-            PortKind::Tap => format!("net_tap{number},iface={interface}"),
-            PortKind::AfPacket => format!("net_af_packet{number},iface={interface}"),
-        }
-    }
-
-    fn port(self) -> Value {
-        json!({"name": format!("p{}", self.number), "device": self.device()})
-    }
-
-    fn stack_config(self, cores: &[usize]) -> Value {
-        let prefixes = [(Family::V4, 24), (Family::V6, 64)];
-        let addresses = prefixes.map(|(family, bits)| format!("{}/{bits}", self.stack(family)));
-        json!({
-            "name": format!("s{}", self.number), "kind": "smoltcp",
-            "port": format!("p{}", self.number), "cores": cores, "addresses": addresses,
-        })
-    }
+    _sockets: TempDir,
 }
 
 impl Lab {
@@ -159,12 +62,13 @@ impl Lab {
     pub fn with_links(kinds: &[PortKind], instances: usize) -> Self {
         let links: Vec<Link> =
             (0..).zip(kinds).map(|(number, &kind)| Link::new(number, kind)).collect();
-        let (home, peer) = (Namespace::new("home"), Namespace::new("peer"));
+        let ground = Ground::new();
         for link in links.iter().filter(|link| link.kind == PortKind::AfPacket) {
-            home.join(&link.daemon_interface(), &peer, &link.kernel_interface());
+            let (near, far) = (link.near_interface(), link.kernel_interface());
+            ground.home.join(&near, &ground.peer, &far);
         }
-        let config = config(&links, instances);
-        Self::start(links, &config, home, peer, None)
+        let config = ground.config(&links, instances);
+        Self::start(links, &config, ground, instances)
     }
 
     /// As [`Lab::new`], with packet memory in huge pages and nowhere else.
@@ -174,39 +78,81 @@ impl Lab {
     #[must_use]
     pub fn in_huge_pages(kind: PortKind, instances: usize) -> Self {
         let links = vec![Link::new(0, kind)];
-        let mut config = config(&links, instances);
+        let ground = Ground::new();
+        let mut config = ground.config(&links, instances);
         config["memory"]["hugepages"] = json!("require");
-        Self::start(links, &config, Namespace::new("home"), Namespace::new("peer"), None)
+        Self::start(links, &config, ground, instances)
     }
 
-    /// A daemon with one stack, whose packet socket is joined with the kernel by a
-    /// `dmm-wire` with these options.
+    /// A daemon with one stack, joined with its peer by a `dmm-wire` with these options: by a packet
+    /// socket with the kernel, or by any port with another daemon.
     #[must_use]
-    pub fn on_cable(options: &str, instances: usize) -> Self {
-        let link = Link::new(0, PortKind::AfPacket);
-        let (home, peer) = (Namespace::new("home"), Namespace::new("peer"));
-        let (near, far) = (link.daemon_interface(), link.kernel_interface());
-        let cable = Cable::join((&home, &near), (&peer, &far), options);
-        home.ip(&format!("link set {near} up"));
-        let config = config(&[link], instances);
-        Self::start(vec![link], &config, home, peer, Some(cable))
+    pub fn on_cable(kind: PortKind, options: &str, instances: usize) -> Self {
+        let link = Link::new(0, kind);
+        let ground = Ground::new();
+        let config = ground.config(&[link], instances);
+        if kind.joins_daemons() {
+            let daemon = Daemon::start(&ground.home, &config);
+            let far = ground.far_config(&[link], instances, true);
+            let far = Daemon::start(&ground.home, &far);
+            let [left, right] = link.cable_ends(ground.sockets.path());
+            let cable = Cable::between(&left, &right, options);
+            let lab = Self::put_together(vec![link], daemon, ground, Some(far), Some(cable));
+            lab.wait_for_links();
+            return lab;
+        }
+        let (near, far) = (link.near_interface(), link.kernel_interface());
+        let cable = Cable::join((&ground.home, &near), (&ground.peer, &far), options);
+        ground.home.ip(&format!("link set {near} up"));
+        let daemon = Daemon::start(&ground.home, &config);
+        let lab = Self::put_together(vec![link], daemon, ground, None, Some(cable));
+        lab.configure(link);
+        lab
     }
 
-    fn start(
+    fn start(links: Vec<Link>, config: &Value, ground: Ground, instances: usize) -> Self {
+        if !links.iter().any(|link| link.kind.joins_daemons()) {
+            let daemon = Daemon::start(&ground.home, config);
+            let lab = Self::put_together(links, daemon, ground, None, None);
+            lab.links.iter().for_each(|link| lab.configure(*link));
+            return lab;
+        }
+        let far = ground.far_config(&links, instances, false);
+        let start = |config| Daemon::start(&ground.home, config);
+        // Who listens, starts first.
+        let (daemon, far) = if links.iter().any(|link| link.kind.needs_its_peer()) {
+            let far = start(&far);
+            (start(config), far)
+        } else {
+            (start(config), start(&far))
+        };
+        let lab = Self::put_together(links, daemon, ground, Some(far), None);
+        lab.wait_for_links();
+        lab
+    }
+
+    fn put_together(
         links: Vec<Link>,
-        config: &Value,
-        home: Namespace,
-        peer: Namespace,
+        daemon: Daemon,
+        ground: Ground,
+        far: Option<Daemon>,
         cable: Option<Cable>,
     ) -> Self {
-        let home = Arc::new(home);
-        let daemon = Daemon::start(&home, config);
+        let Ground { home, peer, sockets } = ground;
         let clients = Namespace::new("clients");
-        let lab = Self { daemon, links, cable, home, peer, clients };
-        for link in &lab.links {
-            lab.configure(*link);
-        }
-        lab
+        Self { daemon, links, cable, far, home, peer, clients, _sockets: sockets }
+    }
+
+    /// Waits until both daemons' ports are joined.
+    pub fn wait_for_links(&self) {
+        eventually("links between the daemons", || {
+            let daemons = [Some(&self.daemon), self.far.as_ref()].into_iter().flatten();
+            let ports = daemons.flat_map(|daemon| daemon.status().ports);
+            match ports.filter(|port| !port.link_up).map(|port| port.device).next() {
+                Some(down) => Err(format!("{down} is down")),
+                None => Ok(()),
+            }
+        });
     }
 
     /// The first link.
@@ -217,15 +163,18 @@ impl Lab {
 
     /// Gives the kernel's side of a link its addresses: at the start, and when a TAP is new.
     pub fn configure(&self, link: Link) {
-        let [v4, v6] = FAMILIES.map(|family| link.kernel(family));
+        let [v4, v6] = FAMILIES.map(|family| link.peer(family));
         let interface = link.kernel_interface();
-        self.kernel_side(link).configure(&interface, &format!("{v4}/24"), &format!("{v6}/64"));
+        self.kernels_end(link).configure(&interface, &format!("{v4}/24"), &format!("{v6}/64"));
     }
 
-    /// A program on the kernel's sockets, at the other end of `link`.
+    /// A program at the other end of `link`, on the sockets of the kernel or of the other daemon.
     #[must_use]
-    pub fn kernel(&self, link: Link, arguments: &str) -> Program {
-        let mut command = self.kernel_side(link).command(program("dmm-peer"));
+    pub fn peer(&self, link: Link, arguments: &str) -> Program {
+        if let Some(far) = &self.far {
+            return self.client_of(far, arguments);
+        }
+        let mut command = self.kernels_end(link).command(program("dmm-peer"));
         command.args(["--via", "kernel"]).args(arguments.split(' '));
         Program::start(command)
     }
@@ -233,8 +182,12 @@ impl Lab {
     /// A program on the library's sockets.
     #[must_use]
     pub fn library(&self, arguments: &str) -> Program {
+        self.client_of(&self.daemon, arguments)
+    }
+
+    fn client_of(&self, daemon: &Daemon, arguments: &str) -> Program {
         let mut command = self.clients.command(program("dmm-peer"));
-        command.env("DMM_SOCKET", self.daemon.socket());
+        command.env("DMM_SOCKET", daemon.socket());
         command.args(["--via", "dmm"]).args(arguments.split(' '));
         Program::start(command)
     }
@@ -247,22 +200,35 @@ impl Lab {
         let connect = |to: SocketAddr| format!("--connect {to} {client}");
         match role {
             Role::LibraryConnects => {
-                let mut server = self.kernel(link, &listen(link.kernel(family)));
+                let mut server = self.peer(link, &listen(link.peer(family)));
                 let client = self.library(&connect(server.ready()));
                 Pair { server, client }
             }
-            Role::KernelConnects => {
+            Role::PeerConnects => {
                 let mut server = self.library(&listen(link.stack(family)));
-                let client = self.kernel(link, &connect(server.ready()));
+                let client = self.peer(link, &connect(server.ready()));
                 Pair { server, client }
             }
         }
     }
 
-    /// The kernel's counters of its end of a link.
+    /// The peer's counters of its end of a link.
     #[must_use]
-    pub fn kernel_counters(&self, link: Link) -> LinkCounters {
-        self.kernel_side(link).link_counters(&link.kernel_interface())
+    pub fn peer_counters(&self, link: Link) -> LinkCounters {
+        match &self.far {
+            Some(far) => link_counters(far, self.index_of(link)),
+            None => self.kernels_end(link).link_counters(&link.kernel_interface()),
+        }
+    }
+
+    /// The daemon's counters of its end of a link.
+    #[must_use]
+    pub fn daemon_counters(&self, link: Link) -> LinkCounters {
+        link_counters(&self.daemon, self.index_of(link))
+    }
+
+    fn index_of(&self, link: Link) -> usize {
+        self.links.iter().position(|l| l.number() == link.number()).expect("a link of this lab")
     }
 
     /// What the daemon holds for clients.
@@ -304,11 +270,57 @@ impl Lab {
         counters
     }
 
-    fn kernel_side(&self, link: Link) -> &Namespace {
+    fn kernels_end(&self, link: Link) -> &Namespace {
         match link.kind {
-            PortKind::Tap => &self.home,
             PortKind::AfPacket => &self.peer,
+            _ => &self.home,
         }
+    }
+}
+
+/// Where daemons are put.
+struct Ground {
+    home: Arc<Namespace>,
+    peer: Namespace,
+    /// Where daemons that are joined meet.
+    sockets: TempDir,
+}
+
+impl Ground {
+    fn new() -> Self {
+        let sockets = tempfile::Builder::new().prefix("dmm-tests-").tempdir();
+        Self {
+            home: Arc::new(Namespace::new("home")),
+            peer: Namespace::new("peer"),
+            sockets: sockets.expect("the temporary folder can be written"),
+        }
+    }
+
+    /// The configuration of the daemon under test, with a stack for each link.
+    fn config(&self, links: &[Link], instances: usize) -> Value {
+        config_in(links, instances, self.sockets.path())
+    }
+
+    /// The other daemon's.
+    fn far_config(&self, links: &[Link], instances: usize, on_cable: bool) -> Value {
+        // From the other end, so that two daemons with one instance each need not share a core.
+        let cores: Vec<usize> = allowed_cores().into_iter().rev().cycle().take(instances).collect();
+        let port = |link: &Link| link.far_port(self.sockets.path(), on_cable);
+        json!({
+            "ports": links.iter().map(port).collect::<Vec<_>>(),
+            "stacks": links.iter().map(|link| link.far_stack(&cores)).collect::<Vec<_>>(),
+            "memory": {"hugepages": "never"},
+        })
+    }
+}
+
+fn link_counters(daemon: &Daemon, port: usize) -> LinkCounters {
+    let stats = daemon.status().ports[port].stats;
+    LinkCounters {
+        rx_packets: stats.rx_frames,
+        rx_bytes: stats.rx_bytes,
+        tx_packets: stats.tx_frames,
+        tx_bytes: stats.tx_bytes,
     }
 }
 
@@ -335,17 +347,24 @@ pub struct Holdings {
     pub chunks: u64,
 }
 
-/// A configuration with a stack for each link. Its instances go to as many cores as there are, and
-/// share them if there are too few.
+/// A configuration with a stack for each link, which the kernel joins. Its instances go to as many
+/// cores as there are, and share them if there are too few.
 #[must_use]
 pub fn config(links: &[Link], instances: usize) -> Value {
-    let allowed = allowed_cores();
-    let cores: Vec<usize> = allowed.iter().copied().cycle().take(instances).collect();
+    config_in(links, instances, Path::new(""))
+}
+
+fn config_in(links: &[Link], instances: usize, sockets: &Path) -> Value {
+    let cores = cores_for(instances);
     json!({
-        "ports": links.iter().map(|link| link.port()).collect::<Vec<_>>(),
-        "stacks": links.iter().map(|link| link.stack_config(&cores)).collect::<Vec<_>>(),
+        "ports": links.iter().map(|link| link.near_port(sockets)).collect::<Vec<_>>(),
+        "stacks": links.iter().map(|link| link.near_stack(&cores)).collect::<Vec<_>>(),
         "memory": {"hugepages": "never"},
     })
+}
+
+fn cores_for(instances: usize) -> Vec<usize> {
+    allowed_cores().into_iter().cycle().take(instances).collect()
 }
 
 fn allowed_cores() -> Vec<usize> {

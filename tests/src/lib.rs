@@ -23,6 +23,7 @@ pub mod daemon;
 pub mod deadline;
 pub mod lab;
 pub mod leftovers;
+pub mod link;
 pub mod namespace;
 pub mod peer;
 pub mod program;

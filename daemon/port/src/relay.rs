@@ -1,10 +1,11 @@
-//! The wire between two TAP interfaces, in real time: an impaired cable for kernels and processes.
+//! The wire between two ports, in real time: an impaired cable for kernels and processes.
 //!
-//! Owns: two TAP ports and a wire between them. Called by the `dmm-wire` program, which owns the
-//! clock. Must never: spin; it sleeps until a frame arrives or one in flight is due.
+//! Owns: two ports and a wire between them. Called by the `dmm-wire` program, which owns the clock.
+//! Must never: spin; it sleeps until a frame arrives or one in flight is due, or naps where a port
+//! gives no notice of frames.
 //!
 //! ```text
-//! kernel ◀─▶ left TAP ◀─▶ wire's left end ··· wire's right end ◀─▶ right TAP ◀─▶ kernel
+//! kernel or process ◀─▶ left port ◀─▶ wire's left end ··· its right end ◀─▶ right port ◀─▶ ...
 //! ```
 
 #![forbid(unsafe_code)]
@@ -24,6 +25,9 @@ pub use tap::{TapError, TapPort};
 use crate::wire::{WireConfig, WirePort, WireStats};
 use crate::{Instant, Port, RxQueue, TxQueue};
 
+/// How long to sleep at most beside a port that gives no notice: some round-trip time more.
+const NAP: Duration = Duration::from_micros(50);
+
 /// Bursts forwarded in one turn at most before the stop descriptor is looked at.
 const BURSTS_PER_TURN: usize = 8;
 
@@ -33,12 +37,35 @@ pub struct Relay {
     right: Side,
 }
 
-/// A TAP and the end of the wire plugged into it.
+/// A port that can be joined with another.
+pub struct Plug {
+    port: Box<dyn Port>,
+    /// Readable while frames wait.
+    notice: Option<OwnedFd>,
+}
+
+impl Plug {
+    /// A TAP interface.
+    ///
+    /// # Errors
+    /// If there is no descriptor left for it.
+    pub fn tap(tap: TapPort) -> io::Result<Self> {
+        Ok(Self { notice: Some(tap.descriptor()?), port: Box::new(tap) })
+    }
+
+    /// Any port, which is asked for frames again and again.
+    #[must_use]
+    pub fn port(port: Box<dyn Port>) -> Self {
+        Self { port, notice: None }
+    }
+}
+
+/// A port and the end of the wire plugged into it.
 struct Side {
-    tap: TapPort,
-    tap_fd: OwnedFd,
-    tap_rx: Box<dyn RxQueue>,
-    tap_tx: Box<dyn TxQueue>,
+    port: Box<dyn Port>,
+    notice: Option<OwnedFd>,
+    port_rx: Box<dyn RxQueue>,
+    port_tx: Box<dyn TxQueue>,
     wire: WirePort,
     wire_rx: Box<dyn RxQueue>,
     wire_tx: Box<dyn TxQueue>,
@@ -46,25 +73,25 @@ struct Side {
     oversize: u64,
 }
 
-/// What became of the frames that one TAP's kernel side sent.
+/// What became of the frames that came by one port.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RelayStats {
     /// What the wire did with them.
     pub wire: WireStats,
-    /// Frames that were too long for the wire or the other TAP.
+    /// Frames that were too long for the wire or the other port.
     pub oversize: u64,
-    /// Frames that the other TAP did not take, being down or full.
+    /// Frames that the other port did not take, being down or full.
     pub refused: u64,
 }
 
 impl Relay {
-    /// Joins two TAPs by a wire. Its MTU is that of the TAPs, the larger of the two, and it has one
+    /// Joins two ports by a wire. Its MTU is that of the ports, the larger of the two, and it has one
     /// queue, whatever `config` says.
     ///
     /// # Errors
-    /// What the wire or a descriptor gives.
-    pub fn new(left: TapPort, right: TapPort, config: &WireConfig) -> io::Result<Self> {
-        let mtu = left.info().mtu.max(right.info().mtu);
+    /// What the wire or a port gives.
+    pub fn new(left: Plug, right: Plug, config: &WireConfig) -> io::Result<Self> {
+        let mtu = left.port.info().mtu.max(right.port.info().mtu);
         let config = WireConfig { mtu, queues: 1, rss: false, ..config.clone() };
         let (wire_left, wire_right) = WirePort::pair(&config)?;
         Ok(Self { left: Side::new(left, wire_left)?, right: Side::new(right, wire_right)? })
@@ -84,13 +111,13 @@ impl Relay {
         }
     }
 
-    /// The counters of the frames from the left TAP's side, and of those from the right's.
+    /// The counters of the frames that came by the left port, and of those by the right one.
     #[must_use]
     pub fn stats(&self) -> [RelayStats; 2] {
         let one = |from: &Side, to: &Side| RelayStats {
             wire: from.wire.tx_wire_stats(),
-            oversize: from.oversize + from.tap.stats().rx_errors,
-            refused: to.tap_tx.dropped(),
+            oversize: from.oversize + from.port.stats().rx_errors,
+            refused: to.port_tx.dropped(),
         };
         [one(&self.left, &self.right), one(&self.right, &self.left)]
     }
@@ -99,10 +126,10 @@ impl Relay {
     fn turn(&mut self, clock: &impl Fn() -> Instant) -> bool {
         for _ in 0..BURSTS_PER_TURN {
             let now = clock();
-            let moved = self.left.tap_to_wire(now)
-                + self.right.tap_to_wire(now)
-                + self.left.wire_to_tap(now)
-                + self.right.wire_to_tap(now);
+            let moved = self.left.port_to_wire(now)
+                + self.right.port_to_wire(now)
+                + self.left.wire_to_port(now)
+                + self.right.wire_to_port(now);
             if moved == 0 {
                 return false;
             }
@@ -110,50 +137,51 @@ impl Relay {
         true
     }
 
-    /// How long until a frame in flight is due.
+    /// How long to sleep if nothing gives notice: until a frame in flight is due, or for a nap.
     fn idle_for(&self, now: Instant) -> Option<Duration> {
-        let deadlines = [self.left.wire_rx.deadline(), self.right.wire_rx.deadline()];
-        deadlines.into_iter().flatten().min().map(|due| due.since(now))
+        let sides = [&self.left, &self.right];
+        let deadlines = sides.map(|side| side.wire_rx.deadline());
+        let due = deadlines.into_iter().flatten().min().map(|due| due.since(now));
+        let naps = sides.iter().any(|side| side.notice.is_none());
+        if naps { Some(due.map_or(NAP, |due| due.min(NAP))) } else { due }
     }
 
-    /// Sleeps until a TAP has a frame or the time is over. Returns whether `stop` is readable.
+    /// Sleeps until a port has a frame or the time is over. Returns whether `stop` is readable.
     fn sleep(&self, stop: BorrowedFd<'_>, timeout: Option<Duration>) -> io::Result<bool> {
         let readable = |fd| PollFd::new(fd, PollFlags::POLLIN);
-        let mut fds = [
-            readable(stop),
-            readable(self.left.tap_fd.as_fd()),
-            readable(self.right.tap_fd.as_fd()),
-        ];
+        let noticing = [&self.left, &self.right];
+        let noticing = noticing.into_iter().filter_map(|side| Some((side, side.notice.as_ref()?)));
+        let mut fds = vec![readable(stop)];
+        fds.extend(noticing.clone().map(|(_, notice)| readable(notice.as_fd())));
         match ppoll(&mut fds, timeout.map(TimeSpec::from_duration), None) {
             Ok(_) => {}
             Err(Errno::EINTR) => return Ok(false),
             Err(errno) => return Err(errno.into()),
         }
-        let [stop, taps @ ..] = &fds;
-        for (fd, side) in taps.iter().zip([&self.left, &self.right]) {
+        for (fd, (side, _)) in fds[1..].iter().zip(noticing) {
             // A deleted interface reports this for ever: waiting for it would spin.
             if fd.revents().is_some_and(|events| events.contains(PollFlags::POLLERR)) {
-                return Err(TapError::Gone(side.tap.info().name.clone()).into());
+                return Err(TapError::Gone(side.port.info().name.clone()).into());
             }
         }
-        Ok(stop.any().unwrap_or(true))
+        Ok(fds[0].any().unwrap_or(true))
     }
 }
 
 impl Side {
-    fn new(mut tap: TapPort, mut wire: WirePort) -> io::Result<Self> {
-        let tap_fd = tap.descriptor()?;
-        let (tap_rx, tap_tx) = tap.queue_pair(0)?;
+    fn new(plug: Plug, mut wire: WirePort) -> io::Result<Self> {
+        let Plug { mut port, notice } = plug;
+        let (port_rx, port_tx) = port.queue_pair(0)?;
         let (wire_rx, wire_tx) = wire.queue_pair(0)?;
-        Ok(Self { tap, tap_fd, tap_rx, tap_tx, wire, wire_rx, wire_tx, oversize: 0 })
+        Ok(Self { port, notice, port_rx, port_tx, wire, wire_rx, wire_tx, oversize: 0 })
     }
 
-    fn tap_to_wire(&mut self, now: Instant) -> usize {
-        forward(&mut *self.tap_rx, &mut *self.wire_tx, &mut self.oversize, now)
+    fn port_to_wire(&mut self, now: Instant) -> usize {
+        forward(&mut *self.port_rx, &mut *self.wire_tx, &mut self.oversize, now)
     }
 
-    fn wire_to_tap(&mut self, now: Instant) -> usize {
-        forward(&mut *self.wire_rx, &mut *self.tap_tx, &mut self.oversize, now)
+    fn wire_to_port(&mut self, now: Instant) -> usize {
+        forward(&mut *self.wire_rx, &mut *self.port_tx, &mut self.oversize, now)
     }
 }
 

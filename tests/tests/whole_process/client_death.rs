@@ -12,13 +12,27 @@ use crate::matrix::{size, with_one_and_two_instances};
 with_one_and_two_instances!(a_killed_client_is_cleaned_up_and_nobody_else_notices);
 
 fn a_killed_client_is_cleaned_up_and_nobody_else_notices(instances: usize) {
+    kill_clients(PortKind::Tap, instances);
+}
+
+#[test]
+fn a_killed_client_of_one_daemon_is_told_to_the_other_over_vhost_user() {
+    kill_clients(PortKind::Vhost, 1);
+}
+
+#[test]
+fn a_killed_client_of_one_daemon_is_told_to_the_other_over_memif() {
+    kill_clients(PortKind::Memif, 2);
+}
+
+fn kill_clients(kind: PortKind, instances: usize) {
     let kills = size("DMM_TEST_KILLS", 100);
-    let lab = Lab::new(PortKind::Tap, instances);
+    let lab = Lab::new(kind, instances);
     let link = lab.link();
     let idle = lab.holdings();
 
-    let echo = format!("--listen {} echo", SocketAddr::new(link.kernel(Family::V4), 0));
-    let mut bystander_server = lab.kernel(link, &echo);
+    let echo = format!("--listen {} echo", SocketAddr::new(link.peer(Family::V4), 0));
+    let mut bystander_server = lab.peer(link, &echo);
     let connect = format!("--connect {} exchange", bystander_server.ready());
     let mut bystander = lab.library(&connect);
     bystander.under_way();
@@ -26,7 +40,7 @@ fn a_killed_client_is_cleaned_up_and_nobody_else_notices(instances: usize) {
 
     for kill in 0..kills {
         let family = if kill % 2 == 0 { Family::V4 } else { Family::V6 };
-        let role = if kill % 4 < 2 { Role::LibraryConnects } else { Role::KernelConnects };
+        let role = if kill % 4 < 2 { Role::LibraryConnects } else { Role::PeerConnects };
         // The victim sends, receives, or both.
         let (victim, survivor) = match kill % 3 {
             0 => ("pour", "drain"),
@@ -40,7 +54,7 @@ fn a_killed_client_is_cleaned_up_and_nobody_else_notices(instances: usize) {
                 pair.client.kill();
                 pair.server.outcome()
             }
-            Role::KernelConnects => {
+            Role::PeerConnects => {
                 let mut pair = lab.pair(family, role, victim, survivor);
                 pair.server.under_way();
                 pair.server.kill();

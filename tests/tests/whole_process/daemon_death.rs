@@ -17,8 +17,8 @@ with_one_and_two_instances!(
 fn waiting_calls_end_with_the_daemon_and_new_sockets_work_after_its_restart(instances: usize) {
     let mut lab = Lab::new(PortKind::AfPacket, instances);
     let link = lab.link();
-    let any = SocketAddr::new(link.kernel(Family::V4), 0);
-    let mut server = lab.kernel(link, &format!("--listen {any} --count 4 witness"));
+    let any = SocketAddr::new(link.peer(Family::V4), 0);
+    let mut server = lab.peer(link, &format!("--listen {any} --count 4 witness"));
     let to = server.ready();
     // Each gets one byte, and then waits for more: asleep, or spinning.
     let receive = format!("--rounds 2 --announce 1 --connect {to} drain");
@@ -28,8 +28,8 @@ fn waiting_calls_end_with_the_daemon_and_new_sockets_work_after_its_restart(inst
     let mut accepting = lab.library(&format!("--rounds 2 --listen {any} drain"));
     let _ = accepting.ready();
     // Neither end reads: one fills all that lies between them, and then waits for room.
-    let any = SocketAddr::new(link.kernel(Family::V6), 0);
-    let mut full = lab.kernel(link, &format!("--listen {any} pour"));
+    let any = SocketAddr::new(link.peer(Family::V6), 0);
+    let mut full = lab.peer(link, &format!("--listen {any} pour"));
     let write = format!("--rounds 2 --announce 1 --connect {} pour", full.ready());
     let mut writing = lab.library(&write);
     writing.under_way();
@@ -52,7 +52,7 @@ fn waiting_calls_end_with_the_daemon_and_new_sockets_work_after_its_restart(inst
     sleeping.under_way();
     spinning.under_way();
     let to = accepting.ready();
-    let client = lab.kernel(link, &format!("--connect {to} exchange --bytes 1000")).outcome();
+    let client = lab.peer(link, &format!("--connect {to} exchange --bytes 1000")).outcome();
     assert_eq!((client.sent, &client.error), (1000, &None));
     assert_eq!(only_outcome(&mut accepting).received, 1000);
     for (family, role) in FAMILIES.into_iter().zip(ROLES) {

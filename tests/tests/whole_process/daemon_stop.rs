@@ -12,8 +12,8 @@ with_one_and_two_instances!(nobody_spins_for_a_daemon_that_is_stopped);
 fn nobody_spins_for_a_daemon_that_is_stopped(instances: usize) {
     let lab = Lab::new(PortKind::Tap, instances);
     let link = lab.link();
-    let any = SocketAddr::new(link.kernel(Family::V4), 0);
-    let mut server = lab.kernel(link, &format!("--listen {any} witness"));
+    let any = SocketAddr::new(link.peer(Family::V4), 0);
+    let mut server = lab.peer(link, &format!("--listen {any} witness"));
     let to = server.ready();
     let mut spinning = lab.library(&format!("--polling --announce 1 --connect {to} drain"));
     spinning.under_way();
@@ -28,8 +28,8 @@ fn nobody_spins_for_a_daemon_that_is_stopped(instances: usize) {
     let outcome = spinning.outcome();
     assert_eq!(outcome.received, 1, "{outcome:?}");
     // Whoever waits for a daemon that goes on spins as before.
-    let any = SocketAddr::new(link.kernel(Family::V4), 0);
-    let mut server = lab.kernel(link, &format!("--listen {any} witness"));
+    let any = SocketAddr::new(link.peer(Family::V4), 0);
+    let mut server = lab.peer(link, &format!("--listen {any} witness"));
     let to = server.ready();
     let mut spinning = lab.library(&format!("--polling --announce 1 --connect {to} drain"));
     spinning.under_way();

@@ -48,12 +48,12 @@ fn refused_and_unreachable(lab: &Lab) {
         for role in ROLES {
             let outcome = match role {
                 Role::LibraryConnects => {
-                    let to = SocketAddr::new(link.kernel(family), 9);
+                    let to = SocketAddr::new(link.peer(family), 9);
                     lab.library(&format!("--connect {to} drain")).outcome()
                 }
-                Role::KernelConnects => {
+                Role::PeerConnects => {
                     let to = SocketAddr::new(link.stack(family), 9);
-                    lab.kernel(link, &format!("--connect {to} drain")).outcome()
+                    lab.peer(link, &format!("--connect {to} drain")).outcome()
                 }
             };
             assert_eq!(outcome.errno, Some(Errno::ECONNREFUSED as i32), "{family:?} {role:?}");

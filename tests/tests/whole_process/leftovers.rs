@@ -11,8 +11,7 @@ fn a_daemon_that_is_asked_to_end_closes_its_connections_and_leaves_nothing() {
         let mut lab = Lab::new(kind, instances);
         assert_ne!(Leftovers::now(), before, "there is something to see");
         let exchange = "exchange --bytes 1000000";
-        for (family, role) in
-            FAMILIES.into_iter().zip([Role::LibraryConnects, Role::KernelConnects])
+        for (family, role) in FAMILIES.into_iter().zip([Role::LibraryConnects, Role::PeerConnects])
         {
             let pair = lab.pair(family, role, exchange, exchange);
             assert_eq!(pair.client.outcome().received, 1_000_000);

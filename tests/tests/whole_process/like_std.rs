@@ -23,7 +23,7 @@ fn a_stream_answers_as_linux_does_whatever_happened_to_it(instances: usize) {
     let client = Client::attach(lab.daemon.socket()).unwrap();
     let mut differences = Vec::new();
     for family in FAMILIES {
-        let listener = listen_in(lab.home.name(), SocketAddr::new(lab.link().kernel(family), 0));
+        let listener = listen_in(lab.home.name(), SocketAddr::new(lab.link().peer(family), 0));
         let to = listener.local_addr().unwrap();
         for past in PASTS {
             for calls in CALLS {

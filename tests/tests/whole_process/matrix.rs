@@ -28,6 +28,26 @@ macro_rules! on_every_port {
             fn af_packet_two_instances() {
                 super::$scenario(&Lab::new(PortKind::AfPacket, 2));
             }
+
+            #[test]
+            fn vhost() {
+                super::$scenario(&Lab::new(PortKind::Vhost, 1));
+            }
+
+            #[test]
+            fn virtio_user_two_instances() {
+                super::$scenario(&Lab::new(PortKind::VirtioUser, 2));
+            }
+
+            #[test]
+            fn memif() {
+                super::$scenario(&Lab::new(PortKind::Memif, 1));
+            }
+
+            #[test]
+            fn memif_two_instances() {
+                super::$scenario(&Lab::new(PortKind::Memif, 2));
+            }
         })*
     };
 }

@@ -18,9 +18,9 @@ fn a_program_joins_two_stacks(instances: usize) {
             let (near, far) = if from == 0 { (near, far) } else { (far, near) };
             let frames = || lab.daemon.status().ports.iter().map(|p| p.stats.rx_frames).collect();
             let before: Vec<u64> = frames();
-            let listen = SocketAddr::new(far.kernel(family), 0);
+            let listen = SocketAddr::new(far.peer(family), 0);
             let server = format!("--listen {listen} exchange --bytes {BYTES} --seed 1");
-            let mut server = lab.kernel(far, &server);
+            let mut server = lab.peer(far, &server);
             let listen = SocketAddr::new(near.stack(family), 0);
             let forward = server.ready();
             let mut proxy = lab.library(&format!(
@@ -28,7 +28,7 @@ fn a_program_joins_two_stacks(instances: usize) {
             ));
             let connect = proxy.ready();
             let client = format!("--connect {connect} exchange --bytes {BYTES} --seed 2");
-            let client = lab.kernel(near, &client).outcome();
+            let client = lab.peer(near, &client).outcome();
             let (server, proxy) = (server.outcome(), proxy.outcome());
             assert_eq!((&client.error, &server.error, &proxy.error), (&None, &None, &None));
             assert_eq!(client.received_sha256, server.sent_sha256);

@@ -1,4 +1,4 @@
-//! `dmm-wire`: an impaired cable between two TAP interfaces.
+//! `dmm-wire`: an impaired cable between two TAP interfaces or DPDK devices.
 //!
 //! Owns: the clock, the signals and the command line of one [`Relay`]. Started by hand or by tests,
 //! as root. Must never: print anything but `ready` before it ends, so that scripts can wait for it.
@@ -12,24 +12,28 @@ use std::time::Duration;
 use anyhow::Context;
 use clap::Parser;
 use dmm_port::Instant;
-use dmm_port::relay::{Relay, RelayStats, TapPort};
+#[cfg(feature = "dpdk")]
+use dmm_port::dpdk::{DpdkPort, DpdkPortConfig, Eal, EalConfig};
+use dmm_port::relay::{Plug, Relay, RelayStats, TapPort};
 use dmm_port::wire::WireConfig;
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 
-/// Joins two TAP interfaces by a wire that can delay, lose, duplicate, reorder and corrupt frames.
+/// Joins two TAP interfaces or DPDK devices by a wire that can delay, lose, duplicate, reorder and
+/// corrupt frames.
 ///
-/// The interfaces are created if they do not exist, and may be moved to other network namespaces
-/// while this runs. It prints `ready` once both are attached, and on SIGTERM or SIGINT the counters
-/// of each direction.
+/// Interfaces are created if they do not exist, and may be moved to other network namespaces while
+/// this runs. A DPDK device is one whose name begins with `net_`, with its arguments, such as
+/// `net_memif0,socket=/run/memif.sock`. It prints `ready` once both are attached, and on SIGTERM or
+/// SIGINT the counters of each direction.
 #[derive(Parser)]
 #[command(name = "dmm-wire", version)]
 struct Arguments {
-    /// One TAP interface.
-    #[arg(long, value_name = "INTERFACE")]
+    /// One TAP interface or DPDK device.
+    #[arg(long, value_name = "PORT")]
     left: String,
-    /// The other TAP interface.
-    #[arg(long, value_name = "INTERFACE")]
+    /// The other one.
+    #[arg(long, value_name = "PORT")]
     right: String,
     /// Probability that a frame is lost, 0 to 1.
     #[arg(long, default_value_t = 0.0, value_name = "P")]
@@ -72,8 +76,9 @@ fn main() -> anyhow::Result<()> {
     signals.thread_block().context("blocking SIGTERM and SIGINT")?;
     let stop = SignalFd::with_flags(&signals, SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC)
         .context("making a descriptor for signals")?;
-    let left = TapPort::open(&arguments.left).context("opening the left side")?;
-    let right = TapPort::open(&arguments.right).context("opening the right side")?;
+    let mut devices = Devices::default();
+    let left = devices.open(&arguments.left).context("opening the left side")?;
+    let right = devices.open(&arguments.right).context("opening the right side")?;
     let mut relay = Relay::new(left, right, &arguments.wire_config()).context("making the wire")?;
     writeln!(stdout(), "ready").and_then(|()| stdout().flush()).context("printing 'ready'")?;
 
@@ -83,6 +88,38 @@ fn main() -> anyhow::Result<()> {
     let report = if arguments.json { json(&relay.stats()) } else { text(&relay.stats()) };
     writeln!(stdout(), "{report}").context("printing the counters")?;
     outcome
+}
+
+/// DPDK's devices, if any are wanted.
+#[derive(Default)]
+struct Devices {
+    #[cfg(feature = "dpdk")]
+    eal: Option<Eal>,
+}
+
+impl Devices {
+    fn open(&mut self, name: &str) -> anyhow::Result<Plug> {
+        if name.starts_with("net_") {
+            return self.start(name);
+        }
+        Ok(Plug::tap(TapPort::open(name)?)?)
+    }
+
+    #[cfg(feature = "dpdk")]
+    fn start(&mut self, device: &str) -> anyhow::Result<Plug> {
+        // vhost-user and memif hand all memory to the peer, a descriptor a file.
+        let config = EalConfig { single_file_segments: true, ..EalConfig::default() };
+        let eal = match &self.eal {
+            Some(eal) => eal,
+            None => self.eal.insert(Eal::init(&config)?),
+        };
+        Ok(Plug::port(Box::new(DpdkPort::start(eal, &DpdkPortConfig::new(device, device))?)))
+    }
+
+    #[cfg(not(feature = "dpdk"))]
+    fn start(&mut self, device: &str) -> anyhow::Result<Plug> {
+        anyhow::bail!("{device} needs DPDK, which this dmm-wire was built without")
+    }
 }
 
 impl Arguments {

@@ -18,6 +18,10 @@ const PACKET_SOCKET_SLOT_DEFAULT: u32 = 2 << 10;
 /// `struct sockaddr_ll` and the Ethernet header, each aligned, and some to spare.
 const PACKET_SOCKET_HEADERS: u32 = 128;
 
+/// Descriptors in each ring, which the front end decides for both sides: the driver's own 256 are fewer
+/// than the frames of two full windows (256 KiB each), and what a sender finds no room for is lost.
+const VIRTIO_QUEUE_SIZE: u32 = 512;
+
 /// What a device needs to carry some number of queues and an MTU.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Needs {
@@ -43,7 +47,11 @@ impl Needs {
                 "qpairs"
             }
             "net_af_xdp" => "queue_count",
-            "net_vhost" | "net_virtio_user" => "queues",
+            "net_vhost" => "queues",
+            "net_virtio_user" => {
+                needs.tell("queue_size", VIRTIO_QUEUE_SIZE);
+                "queues"
+            }
             _ => return needs,
         };
         if queues > 1 {
@@ -99,7 +107,8 @@ mod tests {
         assert_eq!(told("net_vhost0", "iface=/run/v,queues=4", 2), "iface=/run/v,queues=4");
         assert_eq!(told("net_vhost0", "iface=/run/v", 1), "iface=/run/v");
         assert_eq!(told("net_af_xdp1", "iface=v0", 2), "iface=v0,queue_count=2");
-        assert_eq!(told("net_virtio_user0", "", 2), "queues=2");
+        assert_eq!(told("net_virtio_user0", "", 2), "queue_size=512,queues=2");
+        assert_eq!(told("net_virtio_user0", "queue_size=256", 1), "queue_size=256");
         assert_eq!(told("net_tap0", "iface=t0", 2), "iface=t0");
         assert_eq!(told("0000:03:00.0", "", 2), "");
     }
