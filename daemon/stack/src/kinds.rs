@@ -12,6 +12,12 @@ use crate::{Stack, smoltcp, test};
 /// Names of all kinds, for messages and schemas.
 pub const KINDS: [&str; 2] = ["smoltcp", "test"];
 
+/// The name and the meaning of each counter of the kind `kind`, so far as it says.
+#[must_use]
+pub fn meanings(kind: &str) -> &'static [(&'static str, &'static str)] {
+    if kind == "smoltcp" { smoltcp::MEANINGS } else { &[] }
+}
+
 /// The least MTU of a path that carries IPv4 (RFC 791 section 3.2: 576 bytes must be accepted).
 pub const MTU_MIN_V4: u16 = 576;
 /// The least MTU of a link that carries IPv6 (RFC 8200 section 5).

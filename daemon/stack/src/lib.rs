@@ -26,6 +26,7 @@ mod smoltcp;
 mod test;
 
 use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
 
 use dmm_port::{Instant, RxFrame, TxBurst};
 use dmm_proto::Breach;
@@ -193,12 +194,42 @@ pub enum Event {
         /// The socket that was.
         socket: SocketId,
     },
+    /// An echo request came to its end.
+    Ponged {
+        /// The request's.
+        token: u64,
+        /// The answer, or why there is none: `EHOSTUNREACH` if the neighbour did not answer either,
+        /// `ETIMEDOUT`.
+        result: Result<Pong, Errno>,
+    },
+}
+
+/// An echo request to be sent (RFC 792, RFC 4443 section 4.1).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Ping {
+    /// What its end is told by.
+    pub token: u64,
+    /// To whom.
+    pub to: IpAddr,
+    /// Bytes of payload.
+    pub bytes: u16,
+    /// When to give up.
+    pub until: Instant,
+}
+
+/// The answer to an echo request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Pong {
+    /// From the request's being sent to the answer's being received.
+    pub round_trip: Duration,
+    /// Hops that the answer might still have made: the IP header's TTL or hop limit.
+    pub hop_limit: u8,
 }
 
 impl Event {
-    /// The socket that it is about: of an accepted connection, the connection's.
+    /// The socket that it is about, if it is about one: of an accepted connection, the connection's.
     #[must_use]
-    pub const fn socket(&self) -> SocketId {
+    pub const fn socket(&self) -> Option<SocketId> {
         match *self {
             Self::Connected { socket, .. }
             | Self::Accepted { socket, .. }
@@ -207,7 +238,8 @@ impl Event {
             | Self::Ended { socket }
             | Self::Broken { socket, .. }
             | Self::Breach { socket, .. }
-            | Self::Gone { socket } => socket,
+            | Self::Gone { socket } => Some(socket),
+            Self::Ponged { .. } => None,
         }
     }
 }
@@ -240,6 +272,15 @@ pub trait Stack: Send {
 
     /// Takes a request. An error means that nothing happened, and that its FIFOs are dropped.
     fn submit(&mut self, now: Instant, request: Request) -> Result<(), Errno>;
+
+    /// Sends an echo request, once its neighbour is known. Answered by [`Event::Ponged`].
+    ///
+    /// # Errors
+    /// `EOPNOTSUPP` if this kind cannot; `ENETUNREACH` without a route, `EMSGSIZE` if it does not fit
+    /// the MTU, `EAGAIN` if too many are under way.
+    fn ping(&mut self, _now: Instant, _ping: &Ping) -> Result<(), Errno> {
+        Err(Errno::EOPNOTSUPP)
+    }
 
     /// Runs timers that are due, sends as far as `tx` has free slots, and appends what happened
     /// since the last call to `events`. Bounded: what is left makes [`Stack::deadline`] due.

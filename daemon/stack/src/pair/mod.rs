@@ -23,7 +23,7 @@ use nix::errno::Errno;
 pub use client::{Client, Quota, byte_at};
 
 use crate::config::{Congestion, Prefix, StackConfig, TcpConfig, UdpConfig};
-use crate::{Event, Request, SocketId, SocketReport, Stack};
+use crate::{Event, Pong, Request, SocketId, SocketReport, Stack};
 
 /// Turns that both stacks may take at one point in time before the run is taken for a busy loop.
 const TURNS_AT_ONCE: u32 = 100_000;
@@ -67,6 +67,7 @@ struct Side {
     rx: Box<dyn RxQueue>,
     tx: Box<dyn TxQueue>,
     seen: HashMap<SocketId, Seen>,
+    pongs: Vec<(u64, Result<Pong, Errno>)>,
     /// Frames sent, if they are kept.
     sent: Option<Vec<Vec<u8>>>,
 }
@@ -137,7 +138,7 @@ impl Pair {
         let side = |mut port: WirePort, config: &StackConfig| {
             let (rx, tx) = port.queue_pair(0).expect("the first queue");
             let stack = crate::build(kind, config).expect("a sound configuration");
-            Side { stack, port, rx, tx, seen: HashMap::new(), sent: None }
+            Side { stack, port, rx, tx, seen: HashMap::new(), pongs: Vec::new(), sent: None }
         };
         Self {
             now: Instant::ZERO,
@@ -187,6 +188,11 @@ impl Pair {
     /// Forgets what was told of a socket, whose id is to be used again.
     pub fn forget(&mut self, end: End, socket: SocketId) {
         self.side(end).seen.remove(&socket);
+    }
+
+    /// What came of echo requests since the last call, by their tokens.
+    pub fn take_pongs(&mut self, end: End) -> Vec<(u64, Result<Pong, Errno>)> {
+        std::mem::take(&mut self.side(end).pongs)
     }
 
     /// Keeps the frames that an end sends, from now on.
@@ -338,7 +344,13 @@ impl Pair {
 
 impl Side {
     fn note(&mut self, event: Event) {
-        let seen = self.seen.entry(event.socket()).or_default();
+        let Some(socket) = event.socket() else {
+            if let Event::Ponged { token, result } = event {
+                self.pongs.push((token, result));
+            }
+            return;
+        };
+        let seen = self.seen.entry(socket).or_default();
         match event {
             Event::Connected { result, .. } => seen.connected = Some(result),
             Event::Accepted { local, peer, .. } => {
@@ -350,6 +362,7 @@ impl Side {
             Event::Broken { errno, .. } => seen.broken = Some(errno),
             Event::Breach { breach, .. } => seen.breach = Some(breach),
             Event::Gone { .. } => seen.gone = true,
+            Event::Ponged { .. } => {}
         }
     }
 }

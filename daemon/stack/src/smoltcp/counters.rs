@@ -7,10 +7,13 @@
 use crate::reassembly::Losses;
 
 macro_rules! counters {
-    ($($(#[$doc:meta])* $field:ident = $name:literal,)*) => {
+    ($($(#[doc = $doc:literal])* $field:ident = $name:literal,)*) => {
         /// Counts since the stack was made.
         #[derive(Clone, Debug, Default)]
-        pub(super) struct Counters { $($(#[$doc])* pub(super) $field: u64,)* }
+        pub(super) struct Counters { $($(#[doc = $doc])* pub(super) $field: u64,)* }
+
+        /// Each counter's name and what it counts.
+        pub(crate) const MEANINGS: &[(&str, &str)] = &[$(($name, concat!($($doc),*)),)*];
 
         impl Counters {
             /// Shows each counter with its name.
@@ -117,6 +120,8 @@ counters! {
     drop_answer_no_neighbour = "drop.answer_no_neighbour",
     /// ICMP errors, which this kind does not act upon.
     drop_icmp_error = "drop.icmp_error",
+    /// Echo replies that answer no request under way.
+    drop_echo_reply = "drop.echo_reply_unasked",
     /// Answers that found no transmit slot.
     drop_tx_full = "drop.tx_no_slot",
 }

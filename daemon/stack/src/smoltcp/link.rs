@@ -267,13 +267,33 @@ impl Link {
         if !self.opens(now, remote.into(), tx, counters) {
             return Sent::NoNeighbour;
         }
-        let Some(mac) = self.neighbours.mac_of(remote) else { return Sent::NoNeighbour };
+        let Some(mac) = self.neighbours.mac_of(remote.into()) else { return Sent::NoNeighbour };
         let (id, macs) = (self.identifications.next(), (self.mac, mac));
         for part in parts {
             let Some(frame) = tx.next(fragment::frame_bytes(&part)) else { return Sent::NoSlot };
             packet.write(part, id, macs, frame);
             counters.tx_frames += 1;
         }
+        Sent::Frame
+    }
+
+    /// Sends a packet to `remote` in a frame of `len` bytes, which `write` fills in, given our and the
+    /// neighbour's Ethernet address.
+    pub(super) fn send_frame(
+        &mut self,
+        now: Instant,
+        tx: &mut TxBurst<'_>,
+        (remote, len): (IpAddr, usize),
+        counters: &mut Counters,
+        write: impl FnOnce(&mut [u8], (Mac, Mac)),
+    ) -> Sent {
+        if !self.opens(now, remote, tx, counters) {
+            return Sent::NoNeighbour;
+        }
+        let Some(mac) = self.neighbours.mac_of(remote) else { return Sent::NoNeighbour };
+        let Some(frame) = tx.next(len) else { return Sent::NoSlot };
+        write(frame, (self.mac, mac));
+        counters.tx_frames += 1;
         Sent::Frame
     }
 

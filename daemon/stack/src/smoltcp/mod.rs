@@ -25,6 +25,7 @@ mod connection;
 mod counters;
 mod datagram;
 mod discovery;
+mod echo;
 mod fragment;
 mod link;
 mod listener;
@@ -50,9 +51,11 @@ use nix::errno::Errno;
 use crate::config::{Congestion, StackConfig, TcpConfig};
 use crate::kinds::BuildError;
 use crate::reassembly::Reassembler;
-use crate::{Event, Request, SocketReport, Stack};
+use crate::{Event, Ping, Request, SocketReport, Stack};
 use counters::Counters;
+pub(crate) use counters::MEANINGS;
 use datagram::Carrier;
+use echo::Echoes;
 use link::Link;
 use memory::Memory;
 use net::Net;
@@ -81,6 +84,7 @@ pub(crate) struct SmoltcpStack {
     listeners: HashMap<SocketAddr, SlotIndex>,
     datagrams: HashMap<SocketAddr, SlotIndex>,
     carrier: Carrier,
+    echoes: Echoes,
     reassembler: Reassembler,
     /// Sockets that wait for a neighbour's Ethernet address.
     waiting: Vec<SlotIndex>,
@@ -109,6 +113,7 @@ impl SmoltcpStack {
             listeners: HashMap::new(),
             datagrams: HashMap::new(),
             carrier: Carrier::new(config.mtu),
+            echoes: Echoes::new(config.mtu, config.seed),
             reassembler: Reassembler::default(),
             waiting: Vec::new(),
             spare: Vec::new(),
@@ -138,11 +143,16 @@ impl Stack for SmoltcpStack {
         self.take_request(now, request)
     }
 
+    fn ping(&mut self, _now: Instant, ping: &Ping) -> Result<(), Errno> {
+        self.echoes.add(ping, &self.net)
+    }
+
     fn poll(&mut self, now: Instant, tx: &mut TxBurst<'_>, events: &mut Vec<Event>) {
         self.reassembler.expire(now);
         self.counters.add_fragment_losses(self.reassembler.take_losses());
         self.link.ask_neighbours(now, tx, &mut self.counters);
         self.link.flush_fragments(now, tx, &mut self.counters);
+        self.echoes.poll(now, tx, &mut self.link, &mut self.counters, &mut self.events);
         self.slots.expire(now, SERVED_PER_POLL);
         // Those that ask for more in this poll get it in the next, so no event is told twice.
         for _ in 0..self.slots.dirty_count().min(SERVED_PER_POLL) {
@@ -157,12 +167,17 @@ impl Stack for SmoltcpStack {
     fn deadline(&mut self, now: Instant) -> Option<Instant> {
         let due = self.slots.dirty_count() > 0
             || !self.events.is_empty()
+            || self.echoes.is_due()
             || self.link.fragments_wait(now);
         if due {
             return Some(now);
         }
-        let timers =
-            [self.slots.next_wake(), self.link.question_at(), self.reassembler.next_expiry()];
+        let timers = [
+            self.slots.next_wake(),
+            self.link.question_at(),
+            self.reassembler.next_expiry(),
+            self.echoes.deadline(),
+        ];
         timers.into_iter().flatten().min()
     }
 

@@ -20,7 +20,7 @@
 #![forbid(unsafe_code)]
 
 use std::collections::BTreeMap;
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::IpAddr;
 use std::time::Duration;
 
 use ::smoltcp::config::IFACE_NEIGHBOR_CACHE_COUNT;
@@ -194,10 +194,11 @@ impl Neighbours {
     }
 
     /// The Ethernet address of frames to `remote`, if it is known.
-    pub(super) fn mac_of(&self, remote: Ipv6Addr) -> Option<Mac> {
-        match self.net.next_hop(remote.into()) {
-            Some(hop) => self.entries.get(&hop)?.mac,
-            None => Some(discovery::group_mac(remote)),
+    pub(super) fn mac_of(&self, remote: IpAddr) -> Option<Mac> {
+        match (self.net.next_hop(remote), remote) {
+            (Some(hop), _) => self.entries.get(&hop)?.mac,
+            (None, IpAddr::V6(group)) => Some(discovery::group_mac(group)),
+            (None, IpAddr::V4(_)) => None,
         }
     }
 

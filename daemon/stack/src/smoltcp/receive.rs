@@ -52,7 +52,11 @@ impl SmoltcpStack {
             Traffic::Arp { .. } | Traffic::Ndp { .. } => self.receive_neighbour(now, bytes, tx),
             Traffic::IcmpError { .. } => self.counters.drop_icmp_error += 1,
             Traffic::Malformed => self.counters.drop_malformed += 1,
-            Traffic::IcmpEchoRequest | Traffic::IcmpEchoReply => {
+            Traffic::IcmpEchoReply => match self.echoes.hear(now, bytes) {
+                Some(ponged) => self.events.push(ponged),
+                None => self.counters.drop_echo_reply += 1,
+            },
+            Traffic::IcmpEchoRequest => {
                 self.link.feed(now, bytes, Some(tx), None, &mut self.counters);
             }
             Traffic::Other => {

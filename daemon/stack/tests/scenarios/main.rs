@@ -9,6 +9,7 @@ mod hostile;
 mod memory;
 mod neighbours;
 mod network;
+mod pings;
 mod stream;
 mod udp;
 
