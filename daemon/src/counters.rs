@@ -21,12 +21,17 @@ impl Counter {
 }
 
 macro_rules! counters {
-    ($(#[$doc:meta])* $name:ident { $($(#[$field_doc:meta])* $field:ident = $shown:literal,)* }) => {
+    ($(#[$doc:meta])* $name:ident {
+        $($(#[doc = $meaning:literal])* $field:ident = $shown:literal,)*
+    }) => {
         $(#[$doc])*
         #[derive(Default)]
-        pub struct $name { $($(#[$field_doc])* pub $field: Counter,)* }
+        pub struct $name { $($(#[doc = $meaning])* pub $field: Counter,)* }
 
         impl $name {
+            /// Each counter's name and what it counts.
+            pub const MEANINGS: &[(&str, &str)] = &[$(($shown, concat!($($meaning),*)),)*];
+
             /// Shows each counter under its name.
             pub fn show(&self, show: &mut dyn FnMut(&'static str, u64)) {
                 $(show($shown, self.$field.get());)*

@@ -13,6 +13,7 @@
 //! all the time, [`assembly`] for how a configuration becomes both.
 
 pub mod assembly;
+pub mod capture;
 pub mod control;
 pub mod counters;
 pub mod descriptor;

@@ -13,8 +13,10 @@ use serde::{Deserialize, Serialize};
 
 use crate::config::Idle;
 
+mod ports;
 mod sockets;
 
+pub use ports::{Drop, Drops, PortReport, Ports, QueueReport};
 pub use sockets::{Protocol, SocketRow, SocketState, Sockets};
 
 /// The daemon as it is now.
@@ -195,4 +197,17 @@ pub struct SessionStats {
     pub bytes: u64,
     /// Operations that it submitted.
     pub ops: u64,
+}
+
+/// What came of an echo request.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Pong {
+    /// The stack that sent it.
+    pub stack: String,
+    /// Microseconds until the answer came, if one came.
+    pub round_trip_us: Option<f64>,
+    /// The answer's TTL or hop limit.
+    pub hop_limit: Option<u8>,
+    /// Why none came.
+    pub error: Option<String>,
 }

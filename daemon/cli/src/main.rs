@@ -7,14 +7,19 @@
 
 #![forbid(unsafe_code)]
 
+mod capture;
 mod doctor;
+mod drops;
 mod echo;
 mod hugepages;
 mod output;
+mod ping;
+mod ports;
 mod schema;
 mod sockets;
 mod stats;
 mod status;
+mod stop;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -58,6 +63,14 @@ enum Command {
     Stats,
     /// List the sockets of all stacks, with the columns of `ss -tuna`
     Sockets,
+    /// Show the ports: link, queues, offloads, the driver's own counters
+    Ports(ports::Args),
+    /// Show every reason for which something was dropped, how often, and what it means
+    Drops(drops::Args),
+    /// Have a stack send echo requests, and show the answers
+    Ping(ping::Args),
+    /// Capture the frames of a port, as pcapng
+    Capture(capture::Args),
     /// Show or reserve huge pages
     Hugepages(hugepages::Args),
     /// Print the JSON Schema of the daemon's configuration
@@ -74,6 +87,10 @@ fn main() -> ExitCode {
         Command::Status => status::run(&options),
         Command::Stats => stats::run(&options),
         Command::Sockets => sockets::run(&options),
+        Command::Ports(args) => ports::run(&options, &args),
+        Command::Drops(args) => drops::run(&options, &args),
+        Command::Ping(args) => ping::run(&options, &args),
+        Command::Capture(args) => capture::run(&options, &args),
         Command::Hugepages(args) => hugepages::run(&options, &args),
         Command::Schema => schema::run(),
         Command::Doctor(args) => doctor::run(&options, &args),

@@ -8,10 +8,11 @@ use std::process::{Command, Output, Stdio};
 use std::thread::{self, JoinHandle};
 
 use dmm_admin::config::Idle;
-use dmm_admin::control::{REQUEST_BYTES_MAX, parse_request, reply};
+use dmm_admin::control::{Ping, REQUEST_BYTES_MAX, parse_request, reply, reply_with_pipe};
 use dmm_admin::report::{
-    InstanceStatus, PortCounters, PortStatus, Protocol, SessionStats, SocketRow, SocketState,
-    Sockets, StackStatus, Stats, Status, WakeKind, WorkerStatus,
+    Drop, Drops, InstanceStatus, Pong, PortCounters, PortReport, PortStatus, Ports, Protocol,
+    QueueReport, SessionStats, SocketRow, SocketState, Sockets, StackStatus, Stats, Status,
+    WakeKind, WorkerStatus,
 };
 use dmm_admin::{Config, Request};
 use nix::sys::signal::{Signal, kill};
@@ -19,7 +20,7 @@ use nix::sys::socket::{
     AddressFamily, Backlog, MsgFlags, SockFlag, SockType, UnixAddr, accept4, bind, listen, recv,
     socket,
 };
-use nix::unistd::Pid;
+use nix::unistd::{Pid, pipe};
 use serde_json::Value;
 use tempfile::TempDir;
 
@@ -63,9 +64,64 @@ fn answer(listener: &OwnedFd, refuse: Option<&str>) {
     let request = parse_request(&buffer[..len]).unwrap();
     match (refuse, request) {
         (Some(message), _) => reply(peer.as_fd(), Err::<&(), _>(message.to_owned())).unwrap(),
-        (None, Request::Status) => reply(peer.as_fd(), Ok(&status())).unwrap(),
-        (None, Request::Stats) => reply(peer.as_fd(), Ok(&stats())).unwrap(),
-        (None, Request::Sockets) => reply(peer.as_fd(), Ok(&sockets())).unwrap(),
+        (None, Request::Status {}) => reply(peer.as_fd(), Ok(&status())).unwrap(),
+        (None, Request::Stats {}) => reply(peer.as_fd(), Ok(&stats())).unwrap(),
+        (None, Request::Sockets {}) => reply(peer.as_fd(), Ok(&sockets())).unwrap(),
+        (None, Request::Ports {}) => reply(peer.as_fd(), Ok(&ports())).unwrap(),
+        (None, Request::Drops {}) => reply(peer.as_fd(), Ok(&drops())).unwrap(),
+        (None, Request::Ping(ping)) => reply(peer.as_fd(), Ok(&pong(&ping))).unwrap(),
+        (None, Request::Capture { .. }) => {
+            let (reader, writer) = pipe().unwrap();
+            reply_with_pipe(peer.as_fd(), &reader).unwrap();
+            drop(reader);
+            // A block of each kind that the command looks into, and one that is cut off.
+            let mut file = std::fs::File::from(writer);
+            file.write_all(&block(6, &[7; 20])).unwrap();
+            file.write_all(&block(5, &[&[0; 16][..], &9_u64.to_le_bytes()].concat())).unwrap();
+            file.write_all(&block(6, &[7; 20])[..9]).unwrap();
+        }
+    }
+}
+
+fn block(kind: u32, body: &[u8]) -> Vec<u8> {
+    let total = u32::try_from(12 + body.len()).unwrap().to_le_bytes();
+    [&kind.to_le_bytes(), &total, body, &total].concat()
+}
+
+fn ports() -> Ports {
+    let queue = |index, instance: Option<&str>| QueueReport {
+        index,
+        instance: instance.map(str::to_owned),
+        core: instance.map(|_| 6),
+        rx_frames: 70,
+        tx_frames: 80,
+    };
+    let report = PortReport {
+        status: status().ports.remove(0),
+        rx_checksum: true,
+        tx_checksum: false,
+        queue_pairs: vec![queue(0, Some("fast.0")), queue(1, None)],
+        xstats: [("rx_q0_packets".to_owned(), 70), ("quiet".to_owned(), 0)].into(),
+    };
+    Ports { ports: vec![report] }
+}
+
+fn drops() -> Drops {
+    let drop = |name: &str, count| Drop {
+        name: name.to_owned(),
+        count,
+        meaning: "Frames that nobody wanted.".to_owned(),
+    };
+    Drops { drops: vec![drop("drop.seen", 3), drop("drop.unseen", 0)] }
+}
+
+fn pong(ping: &Ping) -> Pong {
+    let answered = ping.bytes == 56;
+    Pong {
+        stack: ping.stack.clone().unwrap_or_else(|| "fast".to_owned()),
+        round_trip_us: answered.then_some(41.5),
+        hop_limit: answered.then_some(64),
+        error: (!answered).then(|| "no answer".to_owned()),
     }
 }
 
@@ -395,4 +451,55 @@ fn the_doctor_sees_a_daemon_and_every_warning_has_a_remedy() {
     }
     let failed = checks.iter().any(|check| check["level"] == "fail");
     assert_eq!(code, Some(i32::from(failed)));
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8(bytes.to_vec()).unwrap()
+}
+
+#[test]
+fn ports_show_queues_offloads_and_counters() {
+    let output = FakeDaemon::start(None).dmm(&["ports"]);
+    let text = text(&output.stdout);
+    for part in ["driver     ", "checksums: received\n", "fast.0", "xstat rx_q0_packets"] {
+        assert!(text.contains(part), "{part}: {text}");
+    }
+    assert!(!text.contains("quiet"), "{text}");
+    let output = FakeDaemon::start(None).dmm(&["--json", "ports"]);
+    let document: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(document["ports"][0]["xstats"]["quiet"], 0);
+    let output = FakeDaemon::start(None).dmm(&["ports", "elsewhere"]);
+    assert!(!output.status.success());
+    assert!(String::from_utf8_lossy(&output.stderr).contains("no port \"elsewhere\""));
+}
+
+#[test]
+fn drops_come_with_their_meanings() {
+    let all = FakeDaemon::start(None).dmm(&["drops"]);
+    let all = text(&all.stdout);
+    assert!(all.contains("drop.seen        3  Frames that nobody wanted."), "{all}");
+    assert!(all.contains("drop.unseen"), "{all}");
+    let seen = FakeDaemon::start(None).dmm(&["drops", "--seen"]);
+    assert!(!text(&seen.stdout).contains("drop.unseen"));
+}
+
+#[test]
+fn pings_tell_what_came_and_end_accordingly() {
+    let output = FakeDaemon::start(None).dmm(&["ping", "10.1.0.1", "-c1", "--via", "lab"]);
+    assert!(output.status.success());
+    let expected = "56 bytes from 10.1.0.1 via lab: seq=1 ttl=64 time=41.5 us\n\
+                    1 sent, 1 received, 0 lost, min/mean/max 41.5/41.5/41.5 us\n";
+    assert_eq!(text(&output.stdout), expected);
+    let output = FakeDaemon::start(None).dmm(&["ping", "fd00::1", "-c1", "-s8"]);
+    assert_eq!(output.status.code(), Some(1));
+    let expected = "fd00::1 via fast: seq=1 no answer\n1 sent, 0 received, 1 lost\n";
+    assert_eq!(text(&output.stdout), expected);
+}
+
+#[test]
+fn captures_are_whole_blocks_and_tell_what_is_missing() {
+    let output = FakeDaemon::start(None).dmm(&["capture", "p0"]);
+    assert!(output.status.success());
+    assert_eq!(output.stdout.len(), 32 + 36, "two whole blocks");
+    assert_eq!(text(&output.stderr), "1 frames captured, 9 missed\n");
 }

@@ -1,8 +1,8 @@
 //! A tee that writes what passes a queue pair as pcapng, for any capture viewer.
 //!
 //! Owns: one capture in the pcapng format (draft-ietf-opsawg-pcapng) with an interface per queue
-//! pair. Called in place of the queues that it wraps. Must never: change, delay or drop a frame;
-//! a burst waits for one write of the capture's writer and nothing more.
+//! pair. Called in place of the queues that it wraps, or by whoever was told of frames. Must never:
+//! change, delay or drop a frame; a burst waits for one write of the capture's writer and nothing more.
 
 #![forbid(unsafe_code)]
 
@@ -51,15 +51,42 @@ impl<W: Write + Send + 'static> Capture<W> {
         rx: Box<dyn RxQueue>,
         tx: Box<dyn TxQueue>,
     ) -> io::Result<(Box<dyn RxQueue>, Box<dyn TxQueue>)> {
-        let interface = {
-            let mut writer = lock(&self.writer);
-            writer.out.write_all(&interface_description(name))?;
-            writer.interfaces += 1;
-            writer.interfaces - 1
-        };
+        let interface = self.interface(name)?;
         let rx = TeeRx { inner: rx, capture: self.clone(), interface };
         let tx = TeeTx { inner: tx, capture: self.clone(), interface };
         Ok((Box::new(rx), Box::new(tx)))
+    }
+
+    /// Adds an interface called `name`, and returns its number.
+    ///
+    /// # Errors
+    /// What the capture's writer gives.
+    pub fn interface(&self, name: &str) -> io::Result<u32> {
+        let mut writer = lock(&self.writer);
+        writer.out.write_all(&interface_description(name))?;
+        writer.interfaces += 1;
+        Ok(writer.interfaces - 1)
+    }
+
+    /// Writes frames that passed `interface` at `now`. Returns whether that went well, and all before.
+    pub fn write<'a>(
+        &self,
+        interface: u32,
+        way: Way,
+        now: Instant,
+        frames: impl ExactSizeIterator<Item = &'a [u8]>,
+    ) -> bool {
+        let mut writer = lock(&self.writer);
+        writer.write(interface, way, now, frames);
+        !writer.failed
+    }
+
+    /// Notes that by `now` the capture lacks `missed` frames of `interface`, all told. Returns as
+    /// [`Capture::write`] does.
+    pub fn note_missed(&self, interface: u32, now: Instant, missed: u64) -> bool {
+        let mut writer = lock(&self.writer);
+        writer.write_statistics(interface, now, missed);
+        !writer.failed
     }
 
     /// Frames that are missing from the capture because a write failed.
@@ -136,10 +163,12 @@ impl<W: Write + Send> TxQueue for TeeTx<W> {
     }
 }
 
-/// The direction in an `epb_flags` option.
-#[derive(Clone, Copy)]
-enum Way {
+/// The direction in an `epb_flags` option (section 4.3.1).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Way {
+    /// Received.
     In = 1,
+    /// Sent.
     Out = 2,
 }
 
@@ -167,11 +196,22 @@ impl<W: Write> Writer<W> {
         for frame in frames {
             append_packet(&mut self.block, interface, way, time, frame);
         }
-        // A failed write may have cut a block in half: what follows could not be read.
-        self.failed = self.failed || self.out.write_all(&self.block).is_err();
-        if self.failed {
+        if !self.write_block() {
             self.missed += count;
         }
+    }
+
+    fn write_statistics(&mut self, interface: u32, now: Instant, missed: u64) {
+        self.block.clear();
+        let time = self.origin + Duration::from_nanos(now.as_nanos());
+        append_statistics(&mut self.block, interface, time, missed);
+        self.write_block();
+    }
+
+    fn write_block(&mut self) -> bool {
+        // A failed write may have cut a block in half: what follows could not be read.
+        self.failed = self.failed || self.out.write_all(&self.block).is_err();
+        !self.failed
     }
 }
 
@@ -219,6 +259,19 @@ fn append_packet(out: &mut Vec<u8>, interface: u32, way: Way, time: Duration, fr
         }
         append_padded(body, frame);
         append_option(body, EPB_FLAGS, &(way as u32).to_le_bytes());
+        append_option(body, 0, &[]);
+    });
+}
+
+/// Interface statistics block (section 4.6).
+fn append_statistics(out: &mut Vec<u8>, interface: u32, time: Duration, missed: u64) {
+    const ISB_IFDROP: u16 = 5;
+    let nanos = time.as_nanos() as u64;
+    append_block(out, 5, |body| {
+        for word in [interface, (nanos >> 32) as u32, nanos as u32] {
+            body.extend(word.to_le_bytes());
+        }
+        append_option(body, ISB_IFDROP, &missed.to_le_bytes());
         append_option(body, 0, &[]);
     });
 }

@@ -13,6 +13,7 @@ mod stacks;
 mod workers;
 
 use std::sync::Arc;
+use std::time::Instant as Clock;
 
 use anyhow::Context;
 use crossbeam_channel::Receiver;
@@ -33,6 +34,8 @@ pub struct Machine {
     pub ports: Ports,
     /// What the daemon shows to all clients.
     pub beacon: Beacon,
+    /// When the workers' time began.
+    pub origin: Clock,
     /// The workers.
     pub workers: Vec<WorkerHandle>,
     /// What each worker counts.
@@ -77,6 +80,7 @@ pub fn start(config: &Config, file_prefix: Option<&str>) -> anyhow::Result<Machi
     Ok(Machine {
         ports,
         beacon,
+        origin: running.origin,
         workers: running.handles,
         worker_counters: running.counters,
         instances: stacks.instances,

@@ -95,8 +95,9 @@ pub fn on_core(plans: &[Plan], core: u16) -> Option<usize> {
 }
 
 /// Workers that run.
-#[derive(Default)]
 pub struct Running {
+    /// When their time began.
+    pub origin: Clock,
     /// How to reach each.
     pub handles: Vec<WorkerHandle>,
     /// What each counts.
@@ -109,7 +110,8 @@ pub struct Running {
 pub fn launch(plans: Vec<Plan>, config: &WorkersConfig, ports: &Ports) -> anyhow::Result<Running> {
     let origin = Clock::now();
     let spin = Duration::from_micros(u64::from(config.spin_us));
-    let mut running = Running::default();
+    let mut running =
+        Running { origin, handles: Vec::new(), counters: Vec::new(), threads: Vec::new() };
     for (index, plan) in (0_u32..).zip(plans) {
         let idler = Idler::new(config.idle, spin).context("cannot make an epoll")?;
         let worker_config = WorkerConfig {

@@ -9,16 +9,18 @@ mod graveyard;
 mod listener;
 mod operators;
 mod report;
+mod requests;
 mod reserve;
 mod sessions;
 
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::{Duration, Instant as Clock};
 
 use anyhow::Context;
 use dmm_admin::config::Config;
-use dmm_admin::control::{is_request, parse_request, reply};
+use dmm_admin::control::{is_request, reply};
 use nix::errno::Errno;
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
 use nix::sys::resource::{Resource, getrlimit};
@@ -77,6 +79,8 @@ pub struct Control {
     next_stranger: u64,
     /// Operators' connections, which may ask again.
     operators: Operators,
+    /// Each capture under way holds it too.
+    captures: Arc<()>,
     /// Closes what clients made.
     graveyard: Graveyard,
     /// For connections that cannot be taken.
@@ -111,6 +115,7 @@ pub fn run(config: Config, options: &Options) -> anyhow::Result<()> {
         strangers: Vec::new(),
         next_stranger: 0,
         operators: Operators::default(),
+        captures: Arc::new(()),
         graveyard: Graveyard::default(),
         reserve: Reserve::new(),
     };
@@ -274,7 +279,7 @@ impl Control {
                 let _ = reply(connection.as_fd(), Err::<&Value, _>(words.to_owned()));
                 self.hang_up(connection);
             } else if self.make_room(uid) {
-                self.answer(number, Operator { connection, uid }, packet);
+                self.answer(number, Operator { connection, uid, awaits: None }, packet);
             } else {
                 self.sessions.count_refusal("operators");
                 self.hang_up(connection);
@@ -320,17 +325,6 @@ impl Control {
         self.hang_up_on_operator(operator);
     }
 
-    fn answer(&mut self, number: u64, operator: Operator, packet: &[u8]) {
-        let document = parse_request(packet).map(|request| report::document(self, request));
-        match reply(operator.connection.as_fd(), document.as_ref().map_err(Clone::clone)) {
-            Ok(()) => self.operators.keep(number, operator),
-            Err(error) => {
-                warn!(%error, "an operator's request went unanswered");
-                self.hang_up_on_operator(operator);
-            }
-        }
-    }
-
     /// Makes room for another operator of `uid`. Returns false if there is none.
     fn make_room(&mut self, uid: u32) -> bool {
         let (room, closed) = self.operators.make_room(uid);
@@ -368,6 +362,7 @@ impl Control {
                     self.end_session(id);
                 }
                 FromWorker::Detached(id) => self.sessions.detached(id),
+                FromWorker::Ponged(number, result) => self.ponged(number, result),
                 FromWorker::Ended => {}
             }
         }

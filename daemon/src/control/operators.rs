@@ -24,11 +24,17 @@ pub struct Operator {
     pub connection: OwnedFd,
     /// Its user.
     pub uid: u32,
+    /// The stack whose echo request it waits for, if it waits for one.
+    pub awaits: Option<String>,
 }
 
 impl Operator {
-    /// Whether its last answer lies unread (`SIOCOUTQ`, unix(7)). If that cannot be told, it does.
+    /// Whether its last answer is to come, or lies unread (`SIOCOUTQ`, unix(7)). If that cannot be told,
+    /// it does.
     pub fn owes(&self) -> bool {
+        if self.awaits.is_some() {
+            return true;
+        }
         descriptor::unsent(self.connection.as_fd()).is_none_or(|bytes| bytes > 0)
     }
 }
@@ -77,6 +83,8 @@ impl Operators {
 
     /// Lets go of a connection, and returns it if it is to be closed now.
     pub fn hang_up(&mut self, operator: Operator) -> Option<OwnedFd> {
+        // An answer that is to come finds nobody.
+        let operator = Operator { awaits: None, ..operator };
         if !operator.owes() {
             return Some(operator.connection);
         }

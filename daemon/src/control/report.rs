@@ -1,13 +1,14 @@
 //! The documents that operators ask for.
 #![forbid(unsafe_code)]
 
+mod ports;
+
 use std::collections::BTreeMap;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use crossbeam_channel::unbounded;
 use dmm_admin::config::PortConfig;
-use dmm_admin::control::Request;
 use dmm_admin::report::{
     InstanceStatus, PortCounters, PortStatus, SessionStats, Sockets, StackStatus, Stats, Status,
     WakeKind, WorkerStatus,
@@ -18,17 +19,32 @@ use super::Control;
 use crate::assembly::ports::Started;
 use crate::worker::message::{InstanceReport, ToWorker};
 
+/// The drops that an instance's transmit queue counts.
+const TX_RING_FULL: &str = "drop.tx_ring_full";
+
 /// How long a worker may take to report: it does so between two turns.
 const PATIENCE: Duration = Duration::from_secs(2);
 
-/// The document that answers `request`.
-pub fn document(control: &mut Control, request: Request) -> Value {
-    let document = match request {
-        Request::Status => serde_json::to_value(status(control)),
-        Request::Stats => serde_json::to_value(stats(control)),
-        Request::Sockets => serde_json::to_value(sockets(control)),
+/// The document that is wanted.
+pub fn document(control: &mut Control, wanted: Document) -> Value {
+    let document = match wanted {
+        Document::Status => serde_json::to_value(status(control)),
+        Document::Stats => serde_json::to_value(stats(control)),
+        Document::Sockets => serde_json::to_value(sockets(control)),
+        Document::Ports => serde_json::to_value(ports::ports(control)),
+        Document::Drops => serde_json::to_value(ports::drops(control)),
     };
     document.unwrap_or_else(|error| Value::String(format!("cannot be written: {error}")))
+}
+
+/// What can be told at once.
+#[derive(Clone, Copy)]
+pub enum Document {
+    Status,
+    Stats,
+    Sockets,
+    Ports,
+    Drops,
 }
 
 fn status(control: &mut Control) -> Status {
@@ -44,7 +60,7 @@ fn status(control: &mut Control) -> Status {
         hugepages: control.machine.hugepages,
         workers: workers(control),
         stacks: stacks(control, &reports),
-        ports: ports(control),
+        ports: port_statuses(control),
         sessions: control.sessions.iter().count() as u64,
         sockets: sockets_of_clients,
         orphans: reports.values().map(|report| report.orphans).sum(),
@@ -66,7 +82,7 @@ fn stats(control: &mut Control) -> Stats {
         let of_instance = |show: &mut dyn FnMut(&'static str, u64)| {
             place.counters.show(show);
             if let Some(report) = report {
-                show("drop.tx_ring_full", report.tx_dropped);
+                show(TX_RING_FULL, report.tx_dropped);
             }
         };
         count(&mut counters, &format!("instance.{name}"), of_instance);
@@ -169,7 +185,7 @@ fn stacks(control: &Control, reports: &BTreeMap<u32, InstanceReport>) -> Vec<Sta
     status.collect()
 }
 
-fn ports(control: &Control) -> Vec<PortStatus> {
+fn port_statuses(control: &Control) -> Vec<PortStatus> {
     let status = control.machine.ports.iter().filter_map(|started| {
         let configured = control.config.port(&started.name)?;
         Some(port_status(configured, started))

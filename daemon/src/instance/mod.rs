@@ -24,10 +24,13 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use dmm_port::pcap::Way;
 use dmm_port::{BURST, Instant, RxFrame, RxQueue, TxQueue};
 use dmm_proto::Breach;
-use dmm_stack::{Event, Stack};
+use dmm_stack::{Event, Ping, Pong, Stack};
+use nix::errno::Errno;
 
+use crate::capture::Tap;
 use crate::counters::InstanceCounters;
 use crate::session::{Session, SessionId};
 use attachment::Attachment;
@@ -85,6 +88,10 @@ pub struct Instance {
     dirty: Vec<usize>,
     /// Attachments whose clients broke the contract in this turn.
     breaches: Vec<(usize, Breach)>,
+    /// Echo requests that came to their ends since the worker last asked.
+    pongs: Vec<(u64, Result<Pong, Errno>)>,
+    /// Captures that are shown what passes.
+    taps: Vec<Tap>,
     next_trim: Instant,
 }
 
@@ -128,6 +135,8 @@ impl Instance {
             events: Vec::with_capacity(4 * BURST),
             dirty: Vec::new(),
             breaches: Vec::new(),
+            pongs: Vec::new(),
+            taps: Vec::new(),
             next_trim: Instant::ZERO,
         }
     }
@@ -237,6 +246,23 @@ impl Instance {
         self.dirty.retain(|of| *of != owner);
     }
 
+    /// Sends an echo request for an operator.
+    pub fn ping(&mut self, now: Instant, ping: &Ping) {
+        if let Err(errno) = self.stack.ping(now, ping) {
+            self.pongs.push((ping.token, Err(errno)));
+        }
+    }
+
+    /// What came of echo requests since the last call.
+    pub fn take_pongs(&mut self) -> std::vec::Drain<'_, (u64, Result<Pong, Errno>)> {
+        self.pongs.drain(..)
+    }
+
+    /// Shows a capture what passes, until nobody records it any more.
+    pub fn capture(&mut self, tap: Tap) {
+        self.taps.push(tap);
+    }
+
     /// Closes every socket: the daemon is about to end.
     pub fn close_all(&mut self, now: Instant) {
         let ids: Vec<_> = self.attachments.iter().flatten().map(|a| a.session.id).collect();
@@ -259,6 +285,7 @@ impl Instance {
         }
         self.counters.rx_frames.add(frames.len() as u64);
         self.counters.rx_bytes.add(frames.iter().map(|frame| frame.bytes.len() as u64).sum());
+        self.taps.retain(|tap| tap.take(now, Way::In, frames.iter().map(|frame| frame.bytes)));
         if self.steering.shards == 1 {
             self.stack.receive(now, frames, &mut self.tx.burst());
             return true;
@@ -326,6 +353,7 @@ impl Instance {
         }
         self.counters.tx_frames.add(frames.len() as u64);
         self.counters.tx_bytes.add(frames.iter().map(|slot| slot.len() as u64).sum());
+        self.taps.retain(|tap| tap.take(now, Way::Out, frames.iter().map(|slot| slot.bytes())));
         self.tx.flush(now);
         true
     }

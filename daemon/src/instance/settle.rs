@@ -53,6 +53,7 @@ impl Instance {
                 }
             }
             Event::Gone { socket } => self.gone(socket),
+            Event::Ponged { token, result } => self.pongs.push((token, result)),
         }
     }
 

@@ -1,13 +1,18 @@
 //! What the control thread and the workers say to each other.
 #![forbid(unsafe_code)]
 
+use std::net::IpAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use crossbeam_channel::{Receiver, Sender};
 use dmm_admin::report::SocketRow;
 use dmm_proto::Breach;
+use dmm_stack::Pong;
+use nix::errno::Errno;
 
 use super::waker::Waker;
+use crate::capture::Tap;
 use crate::session::{Session, SessionId};
 
 /// To a worker.
@@ -23,6 +28,26 @@ pub enum ToWorker {
         /// Where to.
         to: Sender<WorkerReport>,
     },
+    /// Send an echo request; answered by [`FromWorker::Ponged`].
+    Ping {
+        /// The instance among all.
+        instance: u32,
+        /// The request's token.
+        token: u64,
+        /// To whom.
+        to: IpAddr,
+        /// Bytes of payload.
+        bytes: u16,
+        /// When to give it up.
+        timeout: Duration,
+    },
+    /// Show a capture what passes an instance.
+    Capture {
+        /// The instance among all.
+        instance: u32,
+        /// Where to.
+        tap: Tap,
+    },
     /// Close every socket, and end the thread once nothing but `TIME-WAIT` is left, or patience is.
     Close,
 }
@@ -33,6 +58,8 @@ pub enum FromWorker {
     Condemned(SessionId, Breach),
     /// The worker has let go of a client.
     Detached(SessionId),
+    /// An echo request, by its token, came to its end.
+    Ponged(u64, Result<Pong, Errno>),
     /// The worker has ended.
     Ended,
 }

@@ -17,6 +17,7 @@ use std::time::{Duration, Instant as Clock};
 use dmm_port::{Instant, Wake};
 use dmm_proto::Breach;
 use dmm_proto::doorbell::WorkerBell;
+use dmm_stack::Ping;
 use nix::sched::{CpuSet, sched_setaffinity};
 use nix::unistd::Pid;
 use tracing::{debug, warn};
@@ -92,6 +93,7 @@ impl Worker {
                 worked |= instance.turn(now);
             }
             self.report_breaches(now);
+            self.report_pongs();
             self.report_faults(now);
             self.count(worked);
             if self.closing.is_some_and(|at| now >= at || self.nothing_left()) {
@@ -158,6 +160,17 @@ impl Worker {
                     // A report that nobody waits for any more is dropped.
                     let _ = to.send(report::of(&self.config.instances, sockets));
                 }
+                ToWorker::Ping { instance, token, to, bytes, timeout } => {
+                    let ping = Ping { token, to, bytes, until: now + timeout };
+                    if let Some(instance) = self.instance(instance) {
+                        instance.ping(now, &ping);
+                    }
+                }
+                ToWorker::Capture { instance, tap } => {
+                    if let Some(instance) = self.instance(instance) {
+                        instance.capture(tap);
+                    }
+                }
                 ToWorker::Close => {
                     self.config.instances.iter_mut().for_each(|i| i.close_all(now));
                     self.closing = Some(now + CLOSE_PATIENCE);
@@ -165,6 +178,11 @@ impl Worker {
             }
         }
         heard
+    }
+
+    /// The instance that is number `index` among all.
+    fn instance(&mut self, index: u32) -> Option<&mut Instance> {
+        self.config.instances.iter_mut().find(|instance| instance.config().index == index)
     }
 
     fn attach(&mut self, session: Arc<Session>) {
@@ -203,6 +221,14 @@ impl Worker {
         for i in 0..self.config.instances.len() {
             for (session, breach) in self.config.instances[i].take_breaches() {
                 self.condemn(now, &session, breach);
+            }
+        }
+    }
+
+    fn report_pongs(&mut self) {
+        for instance in &mut self.config.instances {
+            for (token, result) in instance.take_pongs() {
+                self.ends.answer(FromWorker::Ponged(token, result));
             }
         }
     }

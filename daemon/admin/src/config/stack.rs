@@ -62,6 +62,15 @@ impl StackConfig {
         if self.cores.is_empty() { vec![first] } else { self.cores.clone() }
     }
 
+    /// Whether a subnet or route of the stack leads to `address`.
+    #[must_use]
+    pub fn reaches(&self, address: IpAddr) -> bool {
+        let mut prefixes = self.addresses.iter().chain(self.routes.iter().map(|route| &route.to));
+        let mut gateways = self.gateway.0.iter();
+        prefixes.any(|prefix| prefix.contains(address))
+            || gateways.any(|gateway| gateway.is_ipv4() == address.is_ipv4())
+    }
+
     /// How many instances the stack has; at most [`limits::INSTANCES_MAX`] in a checked
     /// configuration.
     #[must_use]

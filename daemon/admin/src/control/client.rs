@@ -19,8 +19,8 @@ use serde::de::DeserializeOwned;
 
 use super::passing::{Packet, receive};
 use super::server::seals;
-use super::{DOCUMENT_BYTES_MAX, REPLY_BYTES_MAX, ReplyPacket, Request, RequestPacket};
-use crate::report::{Sockets, Stats, Status};
+use super::{DOCUMENT_BYTES_MAX, Ping, REPLY_BYTES_MAX, ReplyPacket, Request};
+use crate::report::{Drops, Pong, Ports, Sockets, Stats, Status};
 
 /// How long to wait for the daemon to take a connection or to answer, in seconds.
 const TIMEOUT_S: i64 = 10;
@@ -134,7 +134,7 @@ impl Admin {
     /// # Errors
     /// See [`Admin::request`].
     pub fn status(&self) -> Result<Status, AdminError> {
-        self.request(Request::Status)
+        self.request(&Request::Status {})
     }
 
     /// Asks for everything that is counted.
@@ -142,7 +142,7 @@ impl Admin {
     /// # Errors
     /// See [`Admin::request`].
     pub fn stats(&self) -> Result<Stats, AdminError> {
-        self.request(Request::Stats)
+        self.request(&Request::Stats {})
     }
 
     /// Asks for the list of sockets.
@@ -150,7 +150,41 @@ impl Admin {
     /// # Errors
     /// See [`Admin::request`].
     pub fn sockets(&self) -> Result<Sockets, AdminError> {
-        self.request(Request::Sockets)
+        self.request(&Request::Sockets {})
+    }
+
+    /// Asks for all there is to know of the ports.
+    ///
+    /// # Errors
+    /// See [`Admin::request`].
+    pub fn ports(&self) -> Result<Ports, AdminError> {
+        self.request(&Request::Ports {})
+    }
+
+    /// Asks for the drops by reason.
+    ///
+    /// # Errors
+    /// See [`Admin::request`].
+    pub fn drops(&self) -> Result<Drops, AdminError> {
+        self.request(&Request::Drops {})
+    }
+
+    /// Has a stack send an echo request, and waits for what comes of it.
+    ///
+    /// # Errors
+    /// See [`Admin::request`].
+    pub fn ping(&self, ping: Ping) -> Result<Pong, AdminError> {
+        self.request(&Request::Ping(ping))
+    }
+
+    /// Starts a capture of a port, as pcapng to be read from the pipe that is returned. It ends when
+    /// that is closed.
+    ///
+    /// # Errors
+    /// See [`Admin::request`].
+    pub fn capture(&self, port: &str) -> Result<File, AdminError> {
+        let pipe = self.ask(&Request::Capture { port: port.to_owned() })?;
+        Ok(pipe.into())
     }
 
     /// Sends `request` and reads the document that answers it.
@@ -158,14 +192,18 @@ impl Admin {
     /// # Errors
     /// If the daemon does not answer within 10 s, refuses, closes the connection, or answers
     /// against the protocol.
-    pub fn request<T: DeserializeOwned>(&self, request: Request) -> Result<T, AdminError> {
-        let packet = RequestPacket { request: request.as_str().to_owned() };
-        let bytes = serde_json::to_vec(&packet).map_err(io::Error::from)?;
+    pub fn request<T: DeserializeOwned>(&self, request: &Request) -> Result<T, AdminError> {
+        read_document(self.ask(request)?)
+    }
+
+    /// Sends `request` and returns the descriptor that answers it.
+    fn ask(&self, request: &Request) -> Result<OwnedFd, AdminError> {
+        let bytes = serde_json::to_vec(request).map_err(io::Error::from)?;
         send(self.socket.as_raw_fd(), &bytes, MsgFlags::MSG_NOSIGNAL).map_err(from_errno)?;
         let mut buffer = [0; REPLY_BYTES_MAX];
         let packet = receive(self.socket.as_fd(), &mut buffer)
             .map_err(|e| from_errno(Errno::from_raw(e.raw_os_error().unwrap_or(0))))?;
-        read_document(memfd_of(packet, &buffer)?)
+        descriptor_of(packet, &buffer)
     }
 }
 
@@ -178,7 +216,7 @@ fn from_errno(error: Errno) -> AdminError {
 }
 
 /// The one descriptor of a good reply.
-fn memfd_of(packet: Packet, buffer: &[u8]) -> Result<OwnedFd, AdminError> {
+fn descriptor_of(packet: Packet, buffer: &[u8]) -> Result<OwnedFd, AdminError> {
     let broken = |why: &str| Err(AdminError::Protocol(why.to_owned()));
     if packet.len == 0 {
         return Err(AdminError::Closed);

@@ -12,9 +12,7 @@ use nix::sys::memfd::{MFdFlags, memfd_create};
 use nix::sys::socket::{ControlMessage, MsgFlags, sendmsg};
 use serde::Serialize;
 
-use super::{
-    DOCUMENT_BYTES_MAX, REPLY_BYTES_MAX, REQUEST_BYTES_MAX, ReplyPacket, Request, RequestPacket,
-};
+use super::{DOCUMENT_BYTES_MAX, REPLY_BYTES_MAX, REQUEST_BYTES_MAX, ReplyPacket, Request};
 
 /// Why a reply did not go out. The connection should be closed.
 #[derive(Debug, thiserror::Error)]
@@ -41,14 +39,15 @@ pub fn parse_request(packet: &[u8]) -> Result<Request, String> {
     if packet.len() > REQUEST_BYTES_MAX {
         return Err(format!("a request has at most {REQUEST_BYTES_MAX} bytes"));
     }
-    let packet: RequestPacket =
-        serde_json::from_slice(packet).map_err(|e| format!("malformed request: {e}"))?;
-    Request::ALL.into_iter().find(|request| request.as_str() == packet.request).ok_or_else(|| {
-        let known = Request::ALL.map(Request::as_str).join(", ");
-        let asked: String = packet.request.chars().take(64).collect();
-        format!("unknown request {asked:?}: this daemon answers {known}")
+    serde_json::from_slice(packet).map_err(|error| {
+        let mut message = error.to_string();
+        message.truncate(message.floor_char_boundary(MALFORMED_BYTES_MAX));
+        format!("malformed request: {message}")
     })
 }
+
+/// Bytes of what is wrong with a request, which may quote from it.
+const MALFORMED_BYTES_MAX: usize = 200;
 
 /// Answers a request on `socket` with a document or an error message. Never blocks.
 ///
@@ -70,6 +69,14 @@ pub fn reply(
             }
         },
     }
+}
+
+/// Answers a request on `socket` with the read end of a pipe. Never blocks.
+///
+/// # Errors
+/// If the peer does not take the reply.
+pub fn reply_with_pipe(socket: BorrowedFd<'_>, pipe: &OwnedFd) -> Result<(), ReplyError> {
+    send(socket, &ReplyPacket { ok: Some(true), error: None }, Some(pipe))
 }
 
 /// Room that a reply packet leaves for the message: JSON writes a byte as six at most.

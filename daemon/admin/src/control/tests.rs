@@ -53,7 +53,7 @@ fn documents_far_beyond_a_packet_arrive_whole() {
         for _ in 0..2 {
             let packet = take(&theirs);
             assert!(is_request(&packet));
-            assert_eq!(parse_request(&packet).unwrap(), Request::Stats);
+            assert_eq!(parse_request(&packet).unwrap(), Request::Stats {});
             reply(theirs.as_fd(), Ok(&sent)).unwrap();
         }
     });
@@ -79,19 +79,30 @@ fn a_refusal_arrives_as_said_and_is_cut_to_fit() {
 
 #[test]
 fn requests_are_parsed_strictly() {
-    for request in Request::ALL {
-        let packet = format!("{{\"request\":\"{}\"}}", request.as_str());
-        assert_eq!(parse_request(packet.as_bytes()).unwrap(), request);
+    let address = "fd00::1".parse().unwrap();
+    let ping = Ping { stack: Some("s0".to_owned()), address, bytes: 56, timeout_ms: 1000 };
+    for (text, request) in [
+        (r#"{"request":"status"}"#, Request::Status {}),
+        (r#"{"request":"ports"}"#, Request::Ports {}),
+        (r#"{"request":"capture","port":"p0"}"#, Request::Capture { port: "p0".to_owned() }),
+        (
+            r#"{"request":"ping","stack":"s0","address":"fd00::1","bytes":56,"timeout_ms":1000}"#,
+            Request::Ping(ping),
+        ),
+    ] {
+        assert_eq!(parse_request(text.as_bytes()).unwrap(), request);
+        assert_eq!(serde_json::to_string(&request).unwrap(), text);
     }
     let message = |packet: &[u8]| parse_request(packet).unwrap_err();
-    assert!(message(b"{\"request\":\"reboot\"}").contains("answers status, stats, sockets"));
+    assert!(message(b"{\"request\":\"reboot\"}").contains("expected one of `status`, `stats`"));
+    assert!(message(b"{\"request\":\"ping\",\"address\":\"x\"}").contains("malformed"));
     assert!(message(b"{\"request\":\"status\",\"x\":1}").contains("unknown field"));
     assert!(message(b"{\"request\":1}").contains("malformed"));
     assert!(message(b"{").contains("malformed"));
     assert!(message(b"").contains("malformed"));
     assert!(message(b"{\xff").contains("malformed"));
     assert!(message(&[b'{'; REQUEST_BYTES_MAX + 1]).contains("at most"));
-    assert!(message(format!("{{\"request\":\"{}\"}}", "x".repeat(4000)).as_bytes()).len() < 200);
+    assert!(message(format!("{{\"request\":\"{}\"}}", "x".repeat(4000)).as_bytes()).len() < 250);
     assert!(!is_request(b"DMM") && !is_request(b""));
 }
 
