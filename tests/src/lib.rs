@@ -27,3 +27,4 @@ pub mod link;
 pub mod namespace;
 pub mod peer;
 pub mod program;
+pub mod testpmd;

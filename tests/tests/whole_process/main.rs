@@ -5,6 +5,7 @@
 
 #![forbid(unsafe_code)]
 
+mod capture;
 mod client_death;
 mod connections;
 mod daemon_death;
@@ -19,5 +20,6 @@ mod proxy;
 mod refusals;
 mod reuse;
 mod service;
+mod testpmd;
 mod transfer;
 mod udp;
