@@ -41,7 +41,7 @@ pub use client::Client;
 pub use config::Config;
 pub use error::{Error, errno};
 pub use poll::{Event, Events, Interest, Poll, Source, Token};
-pub use tcp::{Incoming, TcpListener, TcpStream};
+pub use tcp::{Incoming, Received, Reserved, TcpListener, TcpStream};
 pub use udp::UdpSocket;
 
 /// The program in the README, compiled with the crate's other examples.

@@ -100,7 +100,7 @@ impl UdpSocket {
     pub fn send_to(&self, bytes: &[u8], to: impl ToSocketAddrs) -> io::Result<usize> {
         let to = to.to_socket_addrs()?.next().ok_or_else(|| os(Errno::EINVAL))?;
         self.check_destination(to)?;
-        self.transmit(bytes, Some(to))
+        self.transmit(self.write_patience(), bytes, Some(to))
     }
 
     /// Sends a datagram to the connected peer.
@@ -109,7 +109,7 @@ impl UdpSocket {
     /// `EDESTADDRREQ` without one; else as [`UdpSocket::send_to`].
     pub fn send(&self, bytes: &[u8]) -> io::Result<usize> {
         lock(&self.inner.peer).ok_or_else(|| os(Errno::EDESTADDRREQ))?;
-        self.transmit(bytes, None)
+        self.transmit(self.write_patience(), bytes, None)
     }
 
     /// Refuses where no datagram can go. What the stack alone knows, it drops and counts.
@@ -131,14 +131,51 @@ impl UdpSocket {
         local.is_ipv4() != to.is_ipv4() && !dual
     }
 
-    fn transmit(&self, bytes: &[u8], to: Option<SocketAddr>) -> io::Result<usize> {
+    fn write_patience(&self) -> Patience {
+        self.inner.core.options.write_patience()
+    }
+
+    fn read_patience(&self) -> Patience {
+        self.inner.core.options.read_patience()
+    }
+
+    /// As [`UdpSocket::send_to`], or without an address as [`UdpSocket::send`], on a socket that is
+    /// non-blocking for this call (`MSG_DONTWAIT`).
+    ///
+    /// # Errors
+    /// As those; `EAGAIN` instead of waiting.
+    pub fn try_send_to(&self, bytes: &[u8], to: Option<SocketAddr>) -> io::Result<usize> {
+        match to {
+            Some(to) => self.check_destination(to)?,
+            None => {
+                lock(&self.inner.peer).ok_or_else(|| os(Errno::EDESTADDRREQ))?;
+            }
+        }
+        self.transmit(Patience::None, bytes, to)
+    }
+
+    /// As [`UdpSocket::recv_from`], or with `peek` as [`UdpSocket::peek_from`], on a socket that is
+    /// non-blocking for this call (`MSG_DONTWAIT`).
+    ///
+    /// # Errors
+    /// As those; `EAGAIN` instead of waiting.
+    pub fn try_recv_from(&self, bytes: &mut [u8], peek: bool) -> io::Result<(usize, SocketAddr)> {
+        self.receive(Patience::None, bytes, peek)
+    }
+
+    fn transmit(
+        &self,
+        patience: Patience,
+        bytes: &[u8],
+        to: Option<SocketAddr>,
+    ) -> io::Result<usize> {
         // RFC 768 over RFC 791: 65,535 - 20 - 8.
         if bytes.len() > PAYLOAD_MAX {
             return Err(os(Errno::EMSGSIZE));
         }
         let Inner { client, core, .. } = &*self.inner;
         let header = Header { len: bytes.len(), peer: to.map(Into::into), local: None };
-        let outcome = client.session.wait(&core.waiters, core.options.write_patience(), || {
+        let outcome = client.session.wait(&core.waiters, patience, || {
             if client.session.is_dead() {
                 return Some(Err(os(Errno::ECONNRESET)));
             }
@@ -170,7 +207,7 @@ impl UdpSocket {
     /// # Errors
     /// `EAGAIN` if it may not wait any longer, `ECONNRESET` if the daemon ended.
     pub fn recv_from(&self, bytes: &mut [u8]) -> io::Result<(usize, SocketAddr)> {
-        self.receive(bytes, false)
+        self.receive(self.read_patience(), bytes, false)
     }
 
     /// As [`UdpSocket::recv_from`], leaving the datagram where it is.
@@ -178,7 +215,7 @@ impl UdpSocket {
     /// # Errors
     /// As [`UdpSocket::recv_from`].
     pub fn peek_from(&self, bytes: &mut [u8]) -> io::Result<(usize, SocketAddr)> {
-        self.receive(bytes, true)
+        self.receive(self.read_patience(), bytes, true)
     }
 
     /// As [`UdpSocket::recv_from`], for a connected socket.
@@ -186,7 +223,7 @@ impl UdpSocket {
     /// # Errors
     /// As [`UdpSocket::recv_from`].
     pub fn recv(&self, bytes: &mut [u8]) -> io::Result<usize> {
-        self.receive(bytes, false).map(|(len, _)| len)
+        self.receive(self.read_patience(), bytes, false).map(|(len, _)| len)
     }
 
     /// As [`UdpSocket::peek_from`], for a connected socket.
@@ -194,13 +231,18 @@ impl UdpSocket {
     /// # Errors
     /// As [`UdpSocket::recv_from`].
     pub fn peek(&self, bytes: &mut [u8]) -> io::Result<usize> {
-        self.receive(bytes, true).map(|(len, _)| len)
+        self.receive(self.read_patience(), bytes, true).map(|(len, _)| len)
     }
 
-    fn receive(&self, bytes: &mut [u8], peek: bool) -> io::Result<(usize, SocketAddr)> {
+    fn receive(
+        &self,
+        patience: Patience,
+        bytes: &mut [u8],
+        peek: bool,
+    ) -> io::Result<(usize, SocketAddr)> {
         let Inner { client, core, local, .. } = &*self.inner;
         let mut owes = false;
-        let outcome = client.session.wait(&core.waiters, core.options.read_patience(), || {
+        let outcome = client.session.wait(&core.waiters, patience, || {
             let header = {
                 let mut rx = lock(&core.rx);
                 let header = rx.read_datagram(bytes, peek);

@@ -97,6 +97,35 @@ mod memory {
             unsafe { std::ptr::copy_nonoverlapping(at, bytes.as_mut_ptr(), bytes.len()) }
         }
 
+        /// Bytes of `chunk` in place.
+        ///
+        /// # Safety
+        /// Nobody writes to them while the slice lives.
+        ///
+        /// # Panics
+        /// If the range leaves the chunk or the arena.
+        #[must_use]
+        pub unsafe fn slice(&self, chunk: ChunkIndex, offset: usize, len: usize) -> &[u8] {
+            let at = self.at(chunk, offset, len);
+            // SAFETY: `at` checked the range, and the caller keeps writers away.
+            unsafe { std::slice::from_raw_parts(at, len) }
+        }
+
+        /// Bytes of `chunk` in place, to be written.
+        ///
+        /// # Safety
+        /// Nobody else reads or writes them while the slice lives.
+        ///
+        /// # Panics
+        /// If the range leaves the chunk or the arena.
+        #[must_use]
+        #[expect(clippy::mut_from_ref, reason = "the arena is no value of Rust's")]
+        pub unsafe fn slice_mut(&self, chunk: ChunkIndex, offset: usize, len: usize) -> &mut [u8] {
+            let at = self.at(chunk, offset, len);
+            // SAFETY: `at` checked the range, and the caller keeps everybody else away.
+            unsafe { std::slice::from_raw_parts_mut(at, len) }
+        }
+
         fn at(&self, chunk: ChunkIndex, offset: usize, len: usize) -> *mut u8 {
             assert!(chunk < self.chunks, "chunk {chunk} of {}", self.chunks);
             assert!(offset <= CHUNK_BYTES && len <= CHUNK_BYTES - offset, "range leaves its chunk");

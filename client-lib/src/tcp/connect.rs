@@ -119,6 +119,22 @@ impl Client {
 }
 
 impl TcpStream {
+    /// Waits for the end of a connect that was started by [`Client::start_connect`], whether the socket
+    /// is non-blocking or not. A `timeout` of `None` waits as long as it takes.
+    ///
+    /// # Errors
+    /// Why it failed, as connect(2) says it, once; `ETIMEDOUT` if it goes on beyond `timeout`.
+    pub fn wait_connected(&self, timeout: Option<Duration>) -> io::Result<()> {
+        self.finish_connect(Patience::from_timeout(timeout))
+    }
+
+    /// Whether a connect that was started has not ended yet.
+    #[must_use]
+    pub fn is_connecting(&self) -> bool {
+        self.client().session.drain();
+        self.core().phase() == Phase::Opening
+    }
+
     /// Waits for the end of a connect that was started.
     fn finish_connect(&self, patience: Patience) -> io::Result<()> {
         let (session, core) = (&self.client().session, self.core());

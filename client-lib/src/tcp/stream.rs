@@ -90,7 +90,32 @@ impl TcpStream {
     /// # Errors
     /// As reading.
     pub fn peek(&self, bytes: &mut [u8]) -> io::Result<usize> {
-        self.receive(bytes.is_empty(), |rx| rx.peek(bytes))
+        let patience = self.core().options.read_patience();
+        self.receive(patience, bytes.is_empty(), |rx| rx.peek(bytes))
+    }
+
+    /// Reads what is there, as one call on a socket that is non-blocking (`MSG_DONTWAIT`).
+    ///
+    /// # Errors
+    /// As a read; `EAGAIN` instead of waiting.
+    pub fn try_read(&self, bytes: &mut [u8]) -> io::Result<usize> {
+        self.consume(Patience::None, bytes.is_empty(), |rx| rx.read(bytes))
+    }
+
+    /// As [`TcpStream::peek`], and [`TcpStream::try_read`].
+    ///
+    /// # Errors
+    /// As those.
+    pub fn try_peek(&self, bytes: &mut [u8]) -> io::Result<usize> {
+        self.receive(Patience::None, bytes.is_empty(), |rx| rx.peek(bytes))
+    }
+
+    /// Writes what there is room for, as one call on a socket that is non-blocking (`MSG_DONTWAIT`).
+    ///
+    /// # Errors
+    /// As a write; `EAGAIN` instead of waiting.
+    pub fn try_write(&self, bytes: &[u8]) -> io::Result<usize> {
+        self.send(Patience::None, &[bytes])
     }
 
     /// Shuts down one or both directions. After `Write` or `Both`, writes fail with `EPIPE`, also
@@ -137,13 +162,13 @@ impl TcpStream {
 
     /// Reads by `take`, which consumes or only copies, when there is something to take. A read of
     /// nothing (`empty`) waits and tells errors like any other, as Linux's does.
-    fn receive(
+    pub(super) fn receive(
         &self,
+        patience: Patience,
         empty: bool,
         mut take: impl FnMut(&mut RxReader) -> usize,
     ) -> io::Result<usize> {
         let (session, core) = (&self.client().session, &**self.core());
-        let patience = core.options.read_patience();
         let outcome = session.wait(&core.waiters, patience, || {
             // The state before the cursors: who sees the end sees everything before it.
             let (phase, state) = (core.phase(), core.state());
@@ -154,6 +179,9 @@ impl TcpStream {
             }
             let (len, there) = {
                 let mut rx = lock(&core.rx);
+                if rx.is_lent() {
+                    return Some(Err(os(Errno::EBUSY)));
+                }
                 (take(&mut rx), empty && rx.available() > 0)
             };
             if len > 0 || there {
@@ -178,11 +206,12 @@ impl TcpStream {
     /// Reads by `take`, which consumes, and tells the daemon of the room if it waits for it.
     fn consume(
         &self,
+        patience: Patience,
         empty: bool,
         mut take: impl FnMut(&mut RxReader) -> usize,
     ) -> io::Result<usize> {
         let mut owes = false;
-        let len = self.receive(empty, |rx| {
+        let len = self.receive(patience, empty, |rx| {
             let len = take(rx);
             owes = len > 0 && rx.owes_receive();
             len
@@ -197,10 +226,9 @@ impl TcpStream {
     }
 
     /// Writes the parts one after the other: with patience all of them, else what fits.
-    fn send(&self, parts: &[&[u8]]) -> io::Result<usize> {
+    fn send(&self, patience: Patience, parts: &[&[u8]]) -> io::Result<usize> {
         let wanted: usize = parts.iter().map(|part| part.len()).sum();
         let (session, core) = (&self.client().session, &**self.core());
-        let patience = core.options.write_patience();
         let mut done = 0;
         loop {
             let outcome = session.wait(&core.waiters, patience, || self.send_some(parts, done));
@@ -215,20 +243,29 @@ impl TcpStream {
         }
     }
 
-    /// Writes what fits of the parts from `skip` bytes on; `None` if nothing does.
-    fn send_some(&self, parts: &[&[u8]], skip: usize) -> Option<io::Result<usize>> {
-        let (session, core) = (&self.client().session, self.core());
+    /// Whether anything can be sent; `None` while the socket is opening.
+    pub(super) fn may_send(&self) -> Option<io::Result<()>> {
+        let core = self.core();
         if core.phase() == Phase::Opening {
             return None;
         }
-        if session.is_dead() {
+        if self.client().session.is_dead() {
             return Some(Err(os(Errno::ECONNRESET)));
         }
-        let shut = || core.tx_shut.load(Ordering::Acquire);
-        if core.is_broken() || shut() {
+        if core.is_broken() || core.tx_shut.load(Ordering::Acquire) {
             // sk_stream_error(): the error that broke it first, then the broken pipe.
             return Some(Err(core.tell_error().unwrap_or_else(|| os(Errno::EPIPE))));
         }
+        Some(Ok(()))
+    }
+
+    /// Writes what fits of the parts from `skip` bytes on; `None` if nothing does.
+    fn send_some(&self, parts: &[&[u8]], skip: usize) -> Option<io::Result<usize>> {
+        if let Err(error) = self.may_send()? {
+            return Some(Err(error));
+        }
+        let (session, core) = (&self.client().session, self.core());
+        let shut = || core.tx_shut.load(Ordering::Acquire);
         if parts.iter().all(|part| part.is_empty()) {
             return Some(Ok(0));
         }
@@ -243,6 +280,9 @@ impl TcpStream {
             let mut tx = lock(&core.tx);
             if shut() {
                 return Some(Err(os(Errno::EPIPE)));
+            }
+            if tx.is_reserved() {
+                return Some(Err(os(Errno::EBUSY)));
             }
             let mut len = tx.write(parts, false);
             if len == 0 {
@@ -273,23 +313,24 @@ fn without_front<'a>(parts: &[&'a [u8]], mut skip: usize) -> Vec<&'a [u8]> {
 
 impl Read for &TcpStream {
     fn read(&mut self, bytes: &mut [u8]) -> io::Result<usize> {
-        self.consume(bytes.is_empty(), |rx| rx.read(bytes))
+        self.consume(self.core().options.read_patience(), bytes.is_empty(), |rx| rx.read(bytes))
     }
 
     fn read_vectored(&mut self, slices: &mut [IoSliceMut<'_>]) -> io::Result<usize> {
         let empty = slices.iter().all(|slice| slice.is_empty());
-        self.consume(empty, |rx| slices.iter_mut().map(|slice| rx.read(slice)).sum())
+        let patience = self.core().options.read_patience();
+        self.consume(patience, empty, |rx| slices.iter_mut().map(|slice| rx.read(slice)).sum())
     }
 }
 
 impl Write for &TcpStream {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.send(&[bytes])
+        self.send(self.core().options.write_patience(), &[bytes])
     }
 
     fn write_vectored(&mut self, slices: &[IoSlice<'_>]) -> io::Result<usize> {
         let parts: Vec<&[u8]> = slices.iter().map(|slice| &**slice).collect();
-        self.send(&parts)
+        self.send(self.core().options.write_patience(), &parts)
     }
 
     fn flush(&mut self) -> io::Result<()> {

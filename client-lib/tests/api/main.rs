@@ -3,6 +3,7 @@
 mod attach;
 mod common;
 mod examples;
+mod in_place;
 mod like_std;
 mod listener;
 mod poll;

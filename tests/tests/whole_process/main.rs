@@ -5,6 +5,7 @@
 
 #![forbid(unsafe_code)]
 
+mod c_api;
 mod capture;
 mod client_death;
 mod connections;

@@ -7,6 +7,8 @@
 
 use super::daemon::FifoParts;
 use super::line::{Anchor, ClientLine, DaemonLine, State, claim, number_of, offset_of};
+#[cfg(not(loom))]
+use super::span::{Range, RxSpan, TxSpan};
 use crate::arena::{Arena, CHUNK_BYTES, ChunkIndex};
 use crate::shared::Shared;
 use crate::sync::{AtomicU32, AtomicU64, Handover, Ordering, at, fence_at};
@@ -62,6 +64,8 @@ pub struct RxReader {
     stalls_answered: u32,
     /// The head of which the daemon cannot but know: as of the last fence.
     head_fenced: u64,
+    /// A span is out: nothing is consumed, nor another lent, before it is back.
+    lent: bool,
 }
 
 impl RxReader {
@@ -80,6 +84,7 @@ impl RxReader {
             fresh: false,
             stalls_answered: 0,
             head_fenced: 0,
+            lent: false,
         }
     }
 
@@ -93,8 +98,12 @@ impl RxReader {
         usize::try_from(self.tail - self.head).unwrap_or(usize::MAX)
     }
 
-    /// Copies out up to `bytes.len()` bytes and consumes them. Returns how many.
+    /// Copies out up to `bytes.len()` bytes and consumes them. Returns how many; none while a span is
+    /// out.
     pub fn read(&mut self, bytes: &mut [u8]) -> usize {
+        if self.lent {
+            return 0;
+        }
         let len = bytes.len().min(self.available());
         self.copy(&mut bytes[..len]);
         self.publish();
@@ -117,12 +126,46 @@ impl RxReader {
         len
     }
 
-    /// Consumes up to `len` bytes unread. Returns how many.
+    /// Consumes up to `len` bytes unread. Returns how many; none while a span is out.
     pub fn skip(&mut self, len: usize) -> usize {
+        if self.lent {
+            return 0;
+        }
         let len = len.min(self.available());
         self.advance(len);
         self.publish();
         len
+    }
+
+    /// Lends the unread bytes up to the end of their chunk. `None` if there are none, or if a span is
+    /// out.
+    #[cfg(not(loom))]
+    pub fn lend(&mut self) -> Option<RxSpan> {
+        let available = self.available();
+        if self.lent || available == 0 {
+            return None;
+        }
+        let fresh = std::mem::take(&mut self.fresh);
+        let chunk = self.place.find(self.head, fresh, &self.daemon.rx_anchor, &self.links);
+        let offset = offset_of(self.head);
+        let len = available.min(CHUNK_BYTES - offset);
+        self.lent = true;
+        Some(RxSpan(Range { arena: self.arena.clone(), chunk, offset, len }))
+    }
+
+    /// Takes a span back and consumes its first `len` bytes, at most all.
+    #[cfg(not(loom))]
+    pub fn give_back(&mut self, span: RxSpan, len: usize) {
+        let len = len.min(span.0.len);
+        drop(span);
+        self.lent = false;
+        self.skip(len);
+    }
+
+    /// Whether a span is out.
+    #[must_use]
+    pub const fn is_lent(&self) -> bool {
+        self.lent
     }
 
     /// Whether the daemon waits to hear that room was made; true once for each time it stalled,
@@ -208,6 +251,8 @@ pub struct TxWriter {
     epoch: u32,
     /// Bytes of room that the last write would have needed to get anywhere.
     wished: u32,
+    /// A span is out, and the room claimed: nothing is written before it is back.
+    reserved: bool,
 }
 
 impl TxWriter {
@@ -225,6 +270,7 @@ impl TxWriter {
             fresh: false,
             epoch: 0,
             wished: 1,
+            reserved: false,
         }
     }
 
@@ -245,9 +291,51 @@ impl TxWriter {
             left -= part.len();
         }
         self.client.tx_tail.store(self.tail, at(Handover::TxTail, Ordering::Release));
+        self.release();
+        len
+    }
+
+    /// Reserves up to `wanted` bytes of room, up to the end of their chunk. `None` if there is none, or
+    /// if a span is out. The room stays claimed until the span is back.
+    #[cfg(not(loom))]
+    pub fn reserve(&mut self, wanted: usize) -> Option<TxSpan> {
+        self.wished = 1;
+        // A claimed one cannot be claimed again.
+        if wanted == 0 || !self.claim() {
+            return None;
+        }
+        let room = self.look(wanted);
+        if room == 0 {
+            self.release();
+            return None;
+        }
+        let fresh = std::mem::take(&mut self.fresh);
+        let chunk = self.place.find(self.tail, fresh, &self.daemon.tx_anchor, &self.links);
+        let offset = offset_of(self.tail);
+        let len = room.min(wanted).min(CHUNK_BYTES - offset);
+        self.reserved = true;
+        Some(TxSpan(Range { arena: self.arena.clone(), chunk, offset, len }))
+    }
+
+    /// Takes a span back, and shows its first `len` bytes, at most all, to the daemon.
+    #[cfg(not(loom))]
+    pub fn commit(&mut self, span: TxSpan, len: usize) {
+        self.tail += len.min(span.0.len) as u64;
+        drop(span);
+        self.reserved = false;
+        self.client.tx_tail.store(self.tail, at(Handover::TxTail, Ordering::Release));
+        self.release();
+    }
+
+    /// Whether a span is out.
+    #[must_use]
+    pub const fn is_reserved(&self) -> bool {
+        self.reserved
+    }
+
+    fn release(&self) {
         let free = claim::word(claim::FREE, self.epoch);
         self.client.tx_claim.store(free, at(Handover::TxClaim, Ordering::Release));
-        len
     }
 
     /// Bytes of room, as far as it matters whether there are `wanted`.

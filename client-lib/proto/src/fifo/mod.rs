@@ -26,16 +26,20 @@
 //!    it had seen none.
 //! 3. Letting go of an empty rx FIFO needs no agreement: a client reads nothing beyond `rx_tail`.
 //!    Letting go of a tx FIFO takes the claim word, which a client holds while it writes.
-#![forbid(unsafe_code)]
+#![deny(unsafe_code)]
 
 mod client;
 mod daemon;
 pub mod datagram;
 mod line;
+#[cfg(not(loom))]
+mod span;
 
 pub use client::{RxReader, TxWriter};
 pub use daemon::{FifoParts, RxFifo, TxFifo};
 pub use line::{Anchor, ClientLine, DaemonLine, State, claim};
+#[cfg(not(loom))]
+pub use span::{RxSpan, TxSpan};
 
 #[cfg(all(test, not(loom)))]
 mod tests;

@@ -1,0 +1,239 @@
+//! Options and flags of sockets.
+#![allow(unsafe_code, reason = "C passes values by pointers")]
+
+use std::ffi::{c_int, c_void};
+use std::io;
+use std::time::Duration;
+
+use libc::{linger, socklen_t, timeval};
+use nix::errno::Errno;
+
+use crate::errors::{call, done, os};
+use crate::handles;
+use crate::socket::{Choices, Socket, State};
+
+/// As setsockopt(2), with `SO_RCVTIMEO`, `SO_SNDTIMEO`, `SO_KEEPALIVE`, `SO_REUSEADDR` (which makes no
+/// difference: a port in TIME-WAIT is free), `SO_LINGER` (off, or on with 0 seconds: a reset),
+/// `TCP_NODELAY`, `TCP_KEEPIDLE`, `TCP_USER_TIMEOUT`, `IP_TTL` and `IPV6_UNICAST_HOPS`.
+///
+/// Errors: those of setsockopt(2); `ENOPROTOOPT` for other options.
+///
+/// # Safety
+/// `value` must point to `len` readable bytes.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn dmm_setsockopt(
+    handle: c_int,
+    level: c_int,
+    name: c_int,
+    value: *const c_void,
+    len: socklen_t,
+) -> c_int {
+    call(|| {
+        let socket = handles::socket(handle)?;
+        // SAFETY: as the caller promised.
+        let int = || unsafe { read::<c_int>(value, len) };
+        // SAFETY: as the caller promised.
+        let time = || unsafe { read::<timeval>(value, len) }.and_then(duration);
+        let stream = |choice: io::Result<()>| match socket.kind.stream {
+            true => choice,
+            false => Err(os(Errno::ENOPROTOOPT)),
+        };
+        let on = || int().map(|value| value != 0);
+        done(match (level, name) {
+            (libc::SOL_SOCKET, libc::SO_RCVTIMEO) => {
+                let timeout = time()?;
+                socket.choose(|choices| choices.read_timeout = timeout)
+            }
+            (libc::SOL_SOCKET, libc::SO_SNDTIMEO) => {
+                let timeout = time()?;
+                socket.choose(|choices| choices.write_timeout = timeout)
+            }
+            (libc::SOL_SOCKET, libc::SO_KEEPALIVE) => {
+                let on = on()?;
+                socket.choose(|choices| choices.keepalive = on)
+            }
+            (libc::SOL_SOCKET, libc::SO_REUSEADDR) => {
+                let on = on()?;
+                socket.choose(|choices| choices.reuse_address = on)
+            }
+            (libc::SOL_SOCKET, libc::SO_LINGER) => {
+                // SAFETY: as the caller promised.
+                let linger = unsafe { read::<linger>(value, len) }?;
+                if linger.l_onoff != 0 && linger.l_linger != 0 {
+                    return Err(os(Errno::EOPNOTSUPP));
+                }
+                stream(socket.choose(|choices| choices.reset_on_close = linger.l_onoff != 0))
+            }
+            (libc::IPPROTO_TCP, libc::TCP_NODELAY) => {
+                let on = on()?;
+                stream(socket.choose(|choices| choices.nodelay = on))
+            }
+            (libc::IPPROTO_TCP, libc::TCP_KEEPIDLE) => {
+                let seconds = at_least(1, int()?)?;
+                stream(socket.choose(|choices| choices.keepalive_s = Some(seconds)))
+            }
+            (libc::IPPROTO_TCP, libc::TCP_USER_TIMEOUT) => {
+                let millis = at_least(0, int()?)?;
+                stream(socket.choose(|choices| choices.user_timeout_ms = millis))
+            }
+            (libc::IPPROTO_IP, libc::IP_TTL) if !socket.kind.v6 => set_hops(&socket, int()?),
+            (libc::IPPROTO_IPV6, libc::IPV6_UNICAST_HOPS) if socket.kind.v6 => {
+                set_hops(&socket, int()?)
+            }
+            _ => Err(os(Errno::ENOPROTOOPT)),
+        })
+    })
+}
+
+/// As getsockopt(2), with the options of dmm_setsockopt, and `SO_ERROR`, `SO_TYPE`, `SO_DOMAIN`,
+/// `SO_PROTOCOL` and `SO_ACCEPTCONN`.
+///
+/// Errors: those of getsockopt(2); `ENOPROTOOPT` for other options.
+///
+/// # Safety
+/// `len` must point to the number of bytes that may be written to `value`.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn dmm_getsockopt(
+    handle: c_int,
+    level: c_int,
+    name: c_int,
+    value: *mut c_void,
+    len: *mut socklen_t,
+) -> c_int {
+    call(|| {
+        let socket = handles::socket(handle)?;
+        let choices = socket.choices();
+        let number = |number: c_int| {
+            // SAFETY: as the caller promised.
+            unsafe { write(number, value, len) }
+        };
+        let hops = || c_int::try_from(choices.hops.unwrap_or(64)).unwrap_or(c_int::MAX);
+        done(match (level, name) {
+            (libc::SOL_SOCKET, libc::SO_ERROR) => number(socket.take_error()?),
+            (libc::SOL_SOCKET, libc::SO_TYPE) => number(match socket.kind.stream {
+                true => libc::SOCK_STREAM,
+                false => libc::SOCK_DGRAM,
+            }),
+            (libc::SOL_SOCKET, libc::SO_DOMAIN) => number(match socket.kind.v6 {
+                true => libc::AF_INET6,
+                false => libc::AF_INET,
+            }),
+            (libc::SOL_SOCKET, libc::SO_PROTOCOL) => number(match socket.kind.stream {
+                true => libc::IPPROTO_TCP,
+                false => libc::IPPROTO_UDP,
+            }),
+            (libc::SOL_SOCKET, libc::SO_ACCEPTCONN) => {
+                number(c_int::from(matches!(socket.state()?, State::Listener(_))))
+            }
+            // SAFETY: as the caller promised.
+            (libc::SOL_SOCKET, libc::SO_RCVTIMEO) => unsafe {
+                write(time(choices.read_timeout), value, len)
+            },
+            // SAFETY: as the caller promised.
+            (libc::SOL_SOCKET, libc::SO_SNDTIMEO) => unsafe {
+                write(time(choices.write_timeout), value, len)
+            },
+            (libc::SOL_SOCKET, libc::SO_KEEPALIVE) => number(c_int::from(choices.keepalive)),
+            (libc::SOL_SOCKET, libc::SO_REUSEADDR) => number(c_int::from(choices.reuse_address)),
+            (libc::SOL_SOCKET, libc::SO_LINGER) => {
+                let linger = linger { l_onoff: choices.reset_on_close.into(), l_linger: 0 };
+                // SAFETY: as the caller promised.
+                unsafe { write(linger, value, len) }
+            }
+            (libc::IPPROTO_TCP, _) if socket.kind.stream => number(of_tcp(&choices, name)?),
+            (libc::IPPROTO_IP, libc::IP_TTL) if !socket.kind.v6 => number(hops()),
+            (libc::IPPROTO_IPV6, libc::IPV6_UNICAST_HOPS) if socket.kind.v6 => number(hops()),
+            _ => Err(os(Errno::ENOPROTOOPT)),
+        })
+    })
+}
+
+/// As fcntl(2) of a socket, with `F_GETFL`, and `F_SETFL` with `O_NONBLOCK` or without.
+///
+/// Errors: `EBADF`; `EINVAL` for other commands.
+#[unsafe(no_mangle)]
+pub extern "C" fn dmm_fcntl(handle: c_int, command: c_int, value: c_int) -> c_int {
+    call(|| {
+        let socket = handles::socket(handle)?;
+        match command {
+            libc::F_GETFL if socket.choices().nonblocking => Ok(libc::O_RDWR | libc::O_NONBLOCK),
+            libc::F_GETFL => Ok(libc::O_RDWR),
+            libc::F_SETFL => {
+                done(socket.choose(|choices| choices.nonblocking = value & libc::O_NONBLOCK != 0))
+            }
+            _ => Err(os(Errno::EINVAL)),
+        }
+    })
+}
+
+fn of_tcp(choices: &Choices, name: c_int) -> io::Result<c_int> {
+    let number = |value: u32| c_int::try_from(value).unwrap_or(c_int::MAX);
+    match name {
+        libc::TCP_NODELAY => Ok(choices.nodelay.into()),
+        libc::TCP_KEEPIDLE => Ok(number(choices.keepalive_s.unwrap_or(crate::socket::KEEPALIVE_S))),
+        libc::TCP_USER_TIMEOUT => Ok(number(choices.user_timeout_ms)),
+        _ => Err(os(Errno::ENOPROTOOPT)),
+    }
+}
+
+fn at_least(least: u32, value: c_int) -> io::Result<u32> {
+    u32::try_from(value).ok().filter(|value| *value >= least).ok_or_else(|| os(Errno::EINVAL))
+}
+
+/// -1 is the default (ip(7)).
+fn set_hops(socket: &Socket, hops: c_int) -> io::Result<()> {
+    let hops = match hops {
+        -1 => 64,
+        1..=255 => hops as u32,
+        _ => return Err(os(Errno::EINVAL)),
+    };
+    socket.choose(|choices| choices.hops = Some(hops))
+}
+
+/// Zero is no timeout (socket(7)).
+fn duration(time: timeval) -> io::Result<Option<Duration>> {
+    let micros = u32::try_from(time.tv_usec).ok().filter(|micros| *micros < 1_000_000);
+    let micros = micros.ok_or_else(|| os(Errno::EDOM))?;
+    // sock_set_timeout(): a negative time is none at all.
+    let seconds = u64::try_from(time.tv_sec).unwrap_or(0);
+    let span = Duration::new(seconds, micros * 1000);
+    Ok((!span.is_zero()).then_some(span))
+}
+
+fn time(span: Option<Duration>) -> timeval {
+    let span = span.unwrap_or_default();
+    timeval {
+        tv_sec: i64::try_from(span.as_secs()).unwrap_or(i64::MAX),
+        tv_usec: span.subsec_micros().into(),
+    }
+}
+
+/// # Safety
+/// `value` must be null or point to `len` readable bytes, which are a value of `T`.
+unsafe fn read<T: Copy>(value: *const c_void, len: socklen_t) -> io::Result<T> {
+    if (len as usize) < size_of::<T>() {
+        return Err(os(Errno::EINVAL));
+    }
+    if value.is_null() {
+        return Err(os(Errno::EFAULT));
+    }
+    // SAFETY: long enough; it need not be aligned.
+    Ok(unsafe { value.cast::<T>().read_unaligned() })
+}
+
+/// # Safety
+/// `len` must be null or point to the number of bytes that may be written to `value`.
+unsafe fn write<T: Copy>(from: T, value: *mut c_void, len: *mut socklen_t) -> io::Result<()> {
+    if value.is_null() || len.is_null() {
+        return Err(os(Errno::EFAULT));
+    }
+    // SAFETY: as the caller promised; it need not be aligned.
+    let room = unsafe { len.read_unaligned() } as usize;
+    let some = room.min(size_of::<T>());
+    let bytes = std::ptr::from_ref(&from).cast::<u8>();
+    // SAFETY: within both, which do not overlap: one is ours.
+    unsafe { value.cast::<u8>().copy_from_nonoverlapping(bytes, some) };
+    // SAFETY: as above. Sizes of options are small.
+    unsafe { len.write_unaligned(some as socklen_t) };
+    Ok(())
+}
