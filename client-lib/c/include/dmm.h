@@ -233,6 +233,50 @@ const char *dmm_error_text(void);
 // The version of the library, such as "0.1.0". Static.
 const char *dmm_version(void);
 
+// Lends received bytes of a TCP connection where they lie: `*bytes` points to as many as the result
+// says, 16 KiB at most, which stay until dmm_return, and may not be written to. 0 is the end of the
+// stream: then there is nothing to return. Waits as recv(2) does; `flags` may hold `MSG_DONTWAIT`.
+//
+// Errors: those of dmm_recv; `EBUSY` while bytes of the socket are lent already, as any other call
+// that receives then fails; `EFAULT` without `bytes`.
+//
+// # Safety
+// `bytes` must be null or point to a pointer. What it then points to is not to be used after
+// dmm_return or the socket's last dmm_close: it does no harm but to what is read.
+ssize_t dmm_borrow(int handle, const void **bytes, int flags);
+
+// Gives back what dmm_borrow lent at `bytes`, the first `consumed` bytes read; the others are received
+// again.
+//
+// Errors: `EBADF`; `EINVAL` if nothing is lent at `bytes` (returned already, say), or less than
+// `consumed`.
+int dmm_return(int handle,
+               const void *bytes,
+               size_t consumed);
+
+// Reserves room to send on a TCP connection: `*bytes` points to as many writable bytes as the result
+// says, at least 1, `len` and 16 KiB at most, until dmm_commit. Waits for room as send(2) does;
+// `flags` may hold `MSG_DONTWAIT`.
+//
+// Errors: those of dmm_send; `EBUSY` while room of the socket is reserved already, as any other call
+// that sends then fails; `EFAULT` without `bytes`, `EINVAL` if `len` is 0.
+//
+// # Safety
+// As of dmm_borrow. What is written there after dmm_commit may be sent.
+ssize_t dmm_reserve(int handle,
+                    void **bytes,
+                    size_t len,
+                    int flags);
+
+// Sends the first `filled` bytes of what dmm_reserve reserved at `bytes`, perhaps none, and gives back
+// the rest.
+//
+// Errors: `EBADF`; `EINVAL` if nothing is reserved at `bytes` (committed already, say), or less than
+// `filled`; `EPIPE` if the direction was shut down meanwhile, `ECONNRESET` if the daemon ended.
+int dmm_commit(int handle,
+               void *bytes,
+               size_t filled);
+
 // As setsockopt(2), with `SO_RCVTIMEO`, `SO_SNDTIMEO`, `SO_KEEPALIVE`, `SO_REUSEADDR` (which makes no
 // difference: a port in TIME-WAIT is free), `SO_LINGER` (off, or on with 0 seconds: a reset),
 // `TCP_NODELAY`, `TCP_KEEPIDLE`, `TCP_USER_TIMEOUT`, `IP_TTL` and `IPV6_UNICAST_HOPS`.

@@ -6,7 +6,7 @@
 //! promise to be good.
 //!
 //! ```text
-//!   calls, options, poll, epoll   extern "C": pointers and errno
+//!   calls, options, in_place, poll, epoll   extern "C": pointers and errno
 //!            │
 //!   handles                       number -> socket
 //!            │
@@ -19,6 +19,7 @@ mod calls;
 mod epoll;
 mod errors;
 mod handles;
+mod in_place;
 mod options;
 mod poll;
 mod socket;

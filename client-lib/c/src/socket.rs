@@ -16,7 +16,7 @@ use std::net::{Ipv4Addr, Ipv6Addr, Shutdown, SocketAddr};
 use std::sync::{Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
-use dmm::{Client, TcpListener, TcpStream, UdpSocket};
+use dmm::{Client, Received, Reserved, TcpListener, TcpStream, UdpSocket};
 use nix::errno::Errno;
 
 use crate::epoll::Epoll;
@@ -58,6 +58,13 @@ pub(crate) struct Choices {
     pub(crate) reuse_address: bool,
 }
 
+/// What is lent to the program, and goes with the socket.
+#[derive(Default)]
+pub(crate) struct Loans {
+    pub(crate) received: Option<Received>,
+    pub(crate) reserved: Option<Reserved>,
+}
+
 /// A socket.
 pub(crate) struct Socket {
     pub(crate) kind: Kind,
@@ -65,6 +72,7 @@ pub(crate) struct Socket {
     stack: Option<String>,
     state: Mutex<State>,
     choices: Mutex<Choices>,
+    loans: Mutex<Loans>,
     /// Epoll instances that want to be told when it becomes something, and by which number.
     watchers: Mutex<Vec<(Weak<Epoll>, c_int)>>,
 }
@@ -92,7 +100,7 @@ impl Socket {
         }
         let choices = Mutex::new(Choices { nonblocking, ..Choices::default() });
         let (state, watchers) = (Mutex::new(State::Fresh(None)), Mutex::default());
-        Ok(Self { kind, client, stack, state, choices, watchers })
+        Ok(Self { kind, client, stack, state, choices, loans: Mutex::default(), watchers })
     }
 
     /// A connection that was accepted.
@@ -106,6 +114,7 @@ impl Socket {
             stack: self.stack.clone(),
             state: Mutex::new(State::Stream(stream)),
             choices: Mutex::new(choices),
+            loans: Mutex::default(),
             watchers: Mutex::default(),
         })
     }
@@ -160,6 +169,11 @@ impl Socket {
     /// What was chosen for it.
     pub(crate) fn choices(&self) -> Choices {
         *self.choices.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What of it is lent.
+    pub(crate) fn loans(&self) -> MutexGuard<'_, Loans> {
+        self.loans.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Changes what is chosen for it, at once if it is something already.
