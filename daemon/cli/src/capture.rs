@@ -101,7 +101,7 @@ impl Blocks {
         }
         let len = word(block, 4) as usize;
         anyhow::ensure!(
-            (12..=BLOCK_BYTES_MAX).contains(&len) && len % 4 == 0,
+            (12..=BLOCK_BYTES_MAX).contains(&len) && len.is_multiple_of(4),
             "the daemon's capture is not understood: a block of {len} bytes"
         );
         block.resize(len, 0);

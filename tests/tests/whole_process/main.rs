@@ -12,6 +12,7 @@ mod connections;
 mod daemon_death;
 mod daemon_stop;
 mod endings;
+mod event_loops;
 mod huge_pages;
 mod impaired;
 mod leftovers;
