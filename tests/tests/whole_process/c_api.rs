@@ -16,19 +16,24 @@ use tempfile::TempDir;
 const BYTES: u64 = 8 << 20;
 
 /// What `scripts/install` put into a folder, and programs that were built with that alone.
-struct Installed {
+pub struct Installed {
     folder: TempDir,
     clients: Namespace,
 }
 
 impl Installed {
-    fn new() -> Self {
+    pub fn new() -> Self {
         let folder = tempfile::Builder::new().prefix("dmm-tests-").tempdir().expect("writable");
         let mut install = Command::new(repository().join("scripts/install"));
         let built = program("dmmd").parent().expect("in a folder").to_owned();
         install.arg("--prefix").arg(folder.path()).arg("--from").arg(built);
         run(&mut install);
         Self { folder, clients: Namespace::new("c") }
+    }
+
+    /// Where it is.
+    pub fn path(&self) -> &Path {
+        self.folder.path()
     }
 
     /// Compiles an example, without a warning, as its own first comment says.
@@ -94,7 +99,7 @@ impl Drop for Server {
     }
 }
 
-fn repository() -> PathBuf {
+pub fn repository() -> PathBuf {
     let tests = Path::new(env!("CARGO_MANIFEST_DIR"));
     tests.parent().expect("the repository").to_owned()
 }

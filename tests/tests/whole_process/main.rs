@@ -13,6 +13,7 @@ mod daemon_death;
 mod daemon_stop;
 mod endings;
 mod event_loops;
+mod exits;
 mod huge_pages;
 mod impaired;
 mod leftovers;

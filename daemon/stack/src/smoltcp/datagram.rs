@@ -61,6 +61,9 @@ pub(super) struct Datagram {
     pub(super) backoff: Backoff,
     /// Since when its next datagram waits for a neighbour.
     pub(super) neighbour_since: Option<Instant>,
+    /// The neighbour that was given up last, and how many bytes of the FIFO were written before that:
+    /// what is in them for the same neighbour does not wait again.
+    pub(super) given_up: Option<(IpAddr, u64)>,
     /// Bytes moved since the last trim.
     pub(super) active: bool,
     /// Datagrams were delivered that are not published yet.
@@ -81,6 +84,7 @@ impl Datagram {
             room: Room::default(),
             backoff: Backoff::default(),
             neighbour_since: None,
+            given_up: None,
             active: true,
             delivered: false,
         }

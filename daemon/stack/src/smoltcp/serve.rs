@@ -5,11 +5,13 @@
 //! a socket without bound, or touch the FIFOs of one that broke the contract.
 #![forbid(unsafe_code)]
 
+use std::net::IpAddr;
 use std::time::Duration;
 
 use ::smoltcp::socket::tcp;
 use dmm_port::{Instant, TxBurst};
 use dmm_proto::Breach;
+use dmm_proto::fifo::TxFifo;
 use nix::errno::Errno;
 
 use super::SmoltcpStack;
@@ -378,7 +380,9 @@ impl SmoltcpStack {
             let Some(fifo) = &datagram.tx else { break };
             let Some(header) = fifo.next_datagram()? else { break };
             let (link, counters) = (&mut self.link, &mut self.counters);
-            let carried = match datagram.route(&header, &self.net) {
+            let route = datagram.route(&header, &self.net);
+            let hop = route.and_then(|(_, to)| self.net.next_hop(to.ip()));
+            let carried = match route {
                 Some(ends) => self.carrier.send(now, link, tx, datagram, (&header, ends), counters),
                 None => Carried::Nowhere,
             };
@@ -388,14 +392,19 @@ impl SmoltcpStack {
                     break;
                 }
                 Carried::NoNeighbour => {
+                    let waited = datagram.given_up.is_some_and(|(silent, _)| Some(silent) == hop);
                     let since = *datagram.neighbour_since.get_or_insert(now);
-                    if now < since + NEIGHBOUR_PATIENCE {
+                    if !waited && now < since + NEIGHBOUR_PATIENCE {
                         if !self.waiting.contains(&index) {
                             self.waiting.push(index);
                         }
                         break;
                     }
                     self.counters.drop_no_neighbour += 1;
+                    if !waited {
+                        let written = datagram.tx.as_ref().map_or(0, TxFifo::queued);
+                        datagram.given_up = hop.map(|hop| (hop, written));
+                    }
                 }
                 Carried::Sent => self.counters.tx_datagrams += 1,
                 Carried::TooBig => self.counters.drop_too_big += 1,
@@ -403,7 +412,11 @@ impl SmoltcpStack {
             }
             datagram.neighbour_since = None;
             if let Some(fifo) = &mut datagram.tx {
+                let before = fifo.queued();
                 fifo.consume_datagram(&header);
+                let taken = before - fifo.queued();
+                let left = |(hop, left): (IpAddr, u64)| Some((hop, left.checked_sub(taken)?));
+                datagram.given_up = datagram.given_up.and_then(left).filter(|(_, left)| *left > 0);
             }
             turn.taken += 1;
         }

@@ -162,6 +162,31 @@ fn a_silent_neighbour_delays_others_only_for_a_while() {
     pair.clean_up(&[&one, &other], &[], &[&quota]);
 }
 
+/// Of one that is asked for in vain, the datagrams that were written meanwhile go at once; later ones
+/// wait anew, for it may be there by then.
+#[test]
+fn a_silent_neighbour_is_waited_for_once_for_all_that_was_written() {
+    let mut pair = Pair::new("smoltcp", &clean());
+    let quota = Quota::new(64);
+    let mut one = pair.bind(End::Left, &quota, 1, left(1000));
+    let mut other = pair.bind(End::Right, &quota, 1, right(53));
+    let silent = "10.0.0.99:5".parse().unwrap();
+    for _ in 0..100 {
+        send(&mut pair, &mut one, Some(silent), 10);
+    }
+    send(&mut pair, &mut one, Some(right(53)), 20);
+    let began = pair.now;
+    assert_eq!(receive(&mut pair, &mut other).map(|header| header.len), Some(20));
+    assert!(pair.now.since(began) < secs(3), "{:?}", pair.now.since(began));
+    assert_eq!(pair.counter(End::Left, "drop.udp_tx_no_neighbour"), 100);
+    send(&mut pair, &mut one, Some(silent), 10);
+    pair.run(secs(2));
+    assert_eq!(pair.counter(End::Left, "drop.udp_tx_no_neighbour"), 100);
+    pair.run(secs(1));
+    assert_eq!(pair.counter(End::Left, "drop.udp_tx_no_neighbour"), 101);
+    pair.clean_up(&[&one, &other], &[], &[&quota]);
+}
+
 #[test]
 fn a_full_fifo_drops_and_counts() {
     let mut pair = Pair::new("smoltcp", &clean());
