@@ -22,7 +22,7 @@ const FUNCTIONS: &str = "rte_(eal|eth|intr|mbuf|pktmbuf|mempool|lcore|socket|dev
     |rte_thread_(register|unregister)|rte_(openlog_stream|log|strerror|version)|dpdk_sys_.*";
 const TYPES: &str = "rte_(eal|eth|intr|mbuf|pktmbuf|mempool|lcore|dev|vdev|ring|ether|log)_.*|rte_mbuf\
     |rte_mempool|rte_ring|dpdk_sys_.*";
-const CONSTANTS: &str = "RTE_.*|LCORE_ID_ANY|SOCKET_ID_ANY|rte_.*";
+const CONSTANTS: &str = "RTE_.*|RING_F_.*|LCORE_ID_ANY|SOCKET_ID_ANY|rte_.*";
 
 fn main() {
     println!("cargo:rerun-if-changed=build.rs");

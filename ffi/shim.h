@@ -75,4 +75,15 @@ dpdk_sys_tx_set(struct rte_mbuf *mbuf, uint16_t len, uint64_t ol_flags, uint8_t 
 	mbuf->l4_len = l4_len;
 }
 
+/* Frees a ring of mbufs, with those that are in it. */
+static inline void
+dpdk_sys_ring_free(struct rte_ring *ring)
+{
+	void *mbuf;
+
+	while (rte_ring_sc_dequeue(ring, &mbuf) == 0)
+		rte_pktmbuf_free(mbuf);
+	rte_ring_free(ring);
+}
+
 #endif

@@ -165,15 +165,27 @@ impl Ports {
             ..EalConfig::default()
         })
         .context("DPDK did not start")?;
-        for (port, device) in devices.iter().zip(names) {
-            let port_config = DpdkPortConfig {
-                queues: config.queues(port),
-                mtu: port.mtu,
-                ..DpdkPortConfig::new(port.name.as_str(), &device)
+        let port_config = |port: &PortConfig| DpdkPortConfig {
+            queues: config.queues(port),
+            mtu: port.mtu,
+            ..DpdkPortConfig::new(port.name.as_str(), &port.device.to_string())
+        };
+        for (i, port) in devices.iter().enumerate() {
+            let failed = || format!("port \"{}\" did not start", port.name);
+            let Some(ring) = port.device.ring() else {
+                let started = DpdkPort::start(&eal, &port_config(port)).with_context(failed)?;
+                self.push(&port.name, Box::new(started));
+                continue;
             };
-            let started = DpdkPort::start(&eal, &port_config)
-                .with_context(|| format!("port \"{}\" did not start", port.name))?;
-            self.push(&port.name, Box::new(started));
+            // Both ends start with the first.
+            let is_other = |other: &&&PortConfig| other.device.ring() == Some(ring);
+            if let Some(other) = devices[i + 1..].iter().find(is_other) {
+                let (left, right) =
+                    DpdkPort::start_joined(&eal, &port_config(port), &port_config(other))
+                        .with_context(failed)?;
+                self.push(&port.name, Box::new(left));
+                self.push(&other.name, Box::new(right));
+            }
         }
         self.eal = Some(eal);
         Ok(())

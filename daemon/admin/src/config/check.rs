@@ -39,6 +39,7 @@ pub(super) fn fits_together(config: &Config) -> Checked {
     }
     unique_devices(config)?;
     check_wires(config)?;
+    check_rings(config)?;
     for (i, stack) in config.stacks.iter().enumerate() {
         check_stack(config, &format!("stacks[{i}]"), stack)?;
     }
@@ -132,11 +133,11 @@ fn check_port(config: &Config, at: &str, port: &PortConfig) -> Checked {
     Ok(())
 }
 
-/// A device has one owner, except that both ends of a wire are called alike.
+/// A device has one owner, except that both ends of a wire or of rings are called alike.
 fn unique_devices(config: &Config) -> Checked {
     let mut seen = BTreeMap::new();
     for (i, port) in config.ports.iter().enumerate() {
-        if port.device.wire().is_some() {
+        if port.device.wire().is_some() || port.device.ring().is_some() {
             continue;
         }
         // DPDK tells virtual devices apart by their name, which ends at the first comma.
@@ -146,6 +147,30 @@ fn unique_devices(config: &Config) -> Checked {
             return unfit(
                 format!("ports[{i}].device"),
                 format!("ports[{first}] uses {device} already: give each port its own device"),
+            );
+        }
+    }
+    Ok(())
+}
+
+/// What one end sends by a queue, the other receives by the same.
+fn check_rings(config: &Config) -> Checked {
+    for (i, port) in config.ports.iter().enumerate() {
+        let Some(name) = port.device.ring() else { continue };
+        let at = format!("ports[{i}].device");
+        let ends: Vec<_> = config.ports.iter().filter(|p| p.device.ring() == Some(name)).collect();
+        let [one, other] = ends[..] else {
+            let count = ends.len();
+            return unfit(
+                at,
+                format!("ring:{name} has {count} ends: let exactly two ports have it"),
+            );
+        };
+        if one.mtu != other.mtu || config.queues(one) != config.queues(other) {
+            let (one, other) = (&one.name, &other.name);
+            return unfit(
+                at,
+                format!("\"{one}\" and \"{other}\" differ: give both the same mtu and queues"),
             );
         }
     }

@@ -20,6 +20,8 @@ pub enum Device {
     Vdev(String),
     /// One end of the in-memory wire of this name.
     Wire(Name),
+    /// One end of a pair of DPDK's rings of this name.
+    Ring(Name),
 }
 
 impl Device {
@@ -28,7 +30,16 @@ impl Device {
     pub const fn wire(&self) -> Option<&Name> {
         match self {
             Self::Wire(name) => Some(name),
-            Self::Pci(_) | Self::Vdev(_) => None,
+            Self::Pci(_) | Self::Vdev(_) | Self::Ring(_) => None,
+        }
+    }
+
+    /// The pair of rings that this is an end of, if it is one.
+    #[must_use]
+    pub const fn ring(&self) -> Option<&Name> {
+        match self {
+            Self::Ring(name) => Some(name),
+            Self::Pci(_) | Self::Vdev(_) | Self::Wire(_) => None,
         }
     }
 }
@@ -39,6 +50,9 @@ impl FromStr for Device {
     fn from_str(text: &str) -> Result<Self, ValueError> {
         if let Some(name) = text.strip_prefix("wire:") {
             return name.parse().map(Self::Wire);
+        }
+        if let Some(name) = text.strip_prefix("ring:") {
+            return name.parse().map(Self::Ring);
         }
         if text.len() > DEVICE_BYTES_MAX || !text.bytes().all(|b| b.is_ascii_graphic()) {
             return Err(ValueError(format!(
@@ -57,7 +71,7 @@ impl FromStr for Device {
         }
         Err(ValueError(format!(
             "{text:?} is no device: write a PCI address (0000:03:00.0), a DPDK virtual device \
-             (net_tap0,iface=dmm0) or wire:NAME"
+             (net_tap0,iface=dmm0), wire:NAME or ring:NAME"
         )))
     }
 }
@@ -90,14 +104,15 @@ impl fmt::Display for Device {
         match self {
             Self::Pci(text) | Self::Vdev(text) => f.write_str(text),
             Self::Wire(name) => write!(f, "wire:{name}"),
+            Self::Ring(name) => write!(f, "ring:{name}"),
         }
     }
 }
 
 json_string!(
     Device,
-    r"^([0-9a-fA-F]{4}:)?[0-9a-fA-F]{2}:[0-9a-fA-F]{2}\.[0-7]$|^(net|eth)_[!-~]+$|^wire:[a-z0-9_-]+$",
-    "A PCI address, a DPDK virtual device with its arguments, or wire:NAME."
+    r"^([0-9a-fA-F]{4}:)?[0-9a-fA-F]{2}:[0-9a-fA-F]{2}\.[0-7]$|^(net|eth)_[!-~]+$|^(wire|ring):[a-z0-9_-]+$",
+    "A PCI address, a DPDK virtual device with its arguments, wire:NAME or ring:NAME."
 );
 
 #[cfg(test)]
@@ -113,6 +128,11 @@ mod tests {
         assert_eq!(parse("net_tap0,iface=dmm0"), Device::Vdev("net_tap0,iface=dmm0".into()));
         assert_eq!(parse("wire:lab").wire().unwrap().as_str(), "lab");
         assert_eq!(parse("wire:lab").to_string(), "wire:lab");
+        assert_eq!(parse("ring:lab").ring().unwrap().as_str(), "lab");
+        assert_eq!(
+            (parse("ring:lab").to_string(), parse("ring:lab").wire()),
+            ("ring:lab".into(), None)
+        );
         refuses::<Device>(&["", "eth0", "net_", "0000:03:00.8", "1:2:03:00.0", "03:00"], "PCI");
         refuses::<Device>(&["net_tap0, iface=x", &format!("net_{}", "x".repeat(255))], "without");
         refuses::<Device>(&["wire:"], "use 1 to 31 characters");

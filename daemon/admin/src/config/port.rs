@@ -15,7 +15,8 @@ use super::values::{Name, Probability};
 pub struct PortConfig {
     /// What stacks call it.
     pub name: Name,
-    /// A PCI address, a DPDK virtual device such as `net_tap0,iface=dmm0`, or `wire:NAME`.
+    /// A PCI address, a DPDK virtual device such as `net_tap0,iface=dmm0`, `wire:NAME`, or
+    /// `ring:NAME`, of which two ports are the ends of a pair of DPDK's rings.
     pub device: Device,
     /// Queue pairs: one per instance of the port's stack, which is the default. As many as wanted on
     /// a port without a stack.

@@ -457,3 +457,24 @@ fn no_error_is_told_again_by_its_source() {
         assert!(std::error::Error::source(&error).is_none(), "{error}");
     }
 }
+
+#[test]
+fn rings_have_two_ends_alike() {
+    let with = |ports: &str| {
+        let text = format!(
+            r#"{{"ports": [{ports}], "stacks": [{{"name": "s", "kind": "smoltcp", "port": "a",
+                "addresses": ["10.0.0.1/24"]}}]}}"#
+        );
+        Config::parse(&text).and_then(|config| config.validate()).map_err(|error| error.to_string())
+    };
+    let port =
+        |name: &str, more: &str| format!(r#"{{"name": "{name}", "device": "ring:r"{more}}}"#);
+    let [a, b, c] = ["a", "b", "c"].map(|name| port(name, ""));
+    assert_eq!(with(&format!("{a}, {b}")), Ok(()));
+    assert!(with(&a).unwrap_err().contains("ring:r has 1 ends"));
+    assert!(with(&format!("{a}, {b}, {c}")).unwrap_err().contains("ring:r has 3 ends"));
+    for more in [r#", "mtu": 9000"#, r#", "queues": 2"#] {
+        let other = port("b", more);
+        assert!(with(&format!("{a}, {other}")).unwrap_err().contains("the same mtu and queues"));
+    }
+}

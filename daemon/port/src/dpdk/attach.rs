@@ -100,6 +100,16 @@ pub(super) fn attach(eal: &Eal, config: &DpdkPortConfig) -> Result<Attached, Err
     }
 }
 
+/// The ethdev `port` that `name` of the virtual bus already is.
+pub(super) fn adopt(port: u16, name: &CStr, mtu: u16) -> Attached {
+    // As rte_eth_from_rings calls what it makes.
+    let name = format!("net_ring_{}", name.to_string_lossy());
+    let needs = Needs::of(&name, "", 1, mtu);
+    let name = CString::new(name).unwrap_or_default();
+    let address = BusDevice { bus: c"vdev", name, arguments: CString::default() };
+    Attached { port, address, needs, kernel: KernelSide::default() }
+}
+
 /// Hot-plugs a device that uses the kernel's interface `name`.
 fn attach_to(
     eal: &Eal,

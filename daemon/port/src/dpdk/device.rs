@@ -3,6 +3,8 @@
 //! Held by the port and each of its queues; the last one to let go stops and closes it. Must
 //! never: be closed while a queue could still burst.
 
+use std::ffi::CString;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::attach::{self, Attached, BusDevice, KernelSide};
@@ -11,6 +13,7 @@ use super::error::Error;
 use super::needs::Needs;
 use super::pool::Pool;
 use super::port::DpdkPortConfig;
+use super::rings::{End, Rings};
 use super::wake::EventBells;
 
 /// An ethdev of this process.
@@ -37,6 +40,8 @@ pub(super) struct Device {
     /// What the kernel has behind it, if it uses the kernel's.
     pub(super) kernel: KernelSide,
     address: BusDevice,
+    /// What it is made of, if that is rings.
+    _rings: Option<Arc<Rings>>,
     /// Last: the environment outlives the pools.
     pub(super) eal: Eal,
 }
@@ -71,8 +76,31 @@ impl Losses {
 impl Device {
     /// Attaches the device that `config` names.
     pub(super) fn attach(eal: &Eal, config: &DpdkPortConfig) -> Result<Self, Error> {
-        let Attached { port, address, needs, kernel } = attach::attach(eal, config)?;
-        Ok(Self {
+        Ok(Self::new(eal, config, attach::attach(eal, config)?, None))
+    }
+
+    /// Makes one end of `rings` a device.
+    pub(super) fn of_rings(
+        eal: &Eal,
+        config: &DpdkPortConfig,
+        rings: &Arc<Rings>,
+        end: End,
+    ) -> Result<Self, Error> {
+        let name = CString::new(format!("dmm_{}", config.name))
+            .map_err(|_| Error::Nul { value: config.name.clone() })?;
+        let port = rings.port(end, &config.device, &name)?;
+        let attached = attach::adopt(port, &name, config.mtu);
+        Ok(Self::new(eal, config, attached, Some(Arc::clone(rings))))
+    }
+
+    fn new(
+        eal: &Eal,
+        config: &DpdkPortConfig,
+        attached: Attached,
+        rings: Option<Arc<Rings>>,
+    ) -> Self {
+        let Attached { port, address, needs, kernel } = attached;
+        Self {
             label: config.device.clone(),
             port,
             started: false,
@@ -84,8 +112,9 @@ impl Device {
             losses: Losses::default(),
             kernel,
             address,
+            _rings: rings,
             eal: eal.clone(),
-        })
+        }
     }
 }
 

@@ -35,6 +35,7 @@ mod offload;
 mod packet_socket;
 mod pool;
 mod port;
+mod rings;
 mod rss;
 mod rx;
 mod signals;

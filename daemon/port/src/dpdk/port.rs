@@ -13,9 +13,11 @@ use super::device::Device;
 use super::eal::Eal;
 use super::error::Error;
 use super::offload::TxChecksums;
+use super::rings::{End, Rings};
 use super::rx::DpdkRx;
 use super::tx::DpdkTx;
 use super::wake::{self, EventBells, WakeSource};
+use crate::buffer::mac_from_name;
 use crate::{Link, Port, PortInfo, PortStats, RxQueue, TxQueue};
 
 /// What a port is to be.
@@ -68,7 +70,29 @@ impl DpdkPort {
     /// # Errors
     /// Every [`Error`] but those of [`Eal::init`]; the device is detached again.
     pub fn start(eal: &Eal, config: &DpdkPortConfig) -> Result<Self, Error> {
-        let mut device = Device::attach(eal, config)?;
+        Self::start_device(Device::attach(eal, config)?, config)
+    }
+
+    /// Makes two ports of this process, joined by rings. Both have the queues of `left`.
+    ///
+    /// # Errors
+    /// As [`DpdkPort::start`].
+    pub fn start_joined(
+        eal: &Eal,
+        left: &DpdkPortConfig,
+        right: &DpdkPortConfig,
+    ) -> Result<(Self, Self), Error> {
+        let right = &DpdkPortConfig { queues: left.queues, ..right.clone() };
+        // One entry of a ring stays free.
+        let entries = u32::from(left.descriptors.max(right.descriptors)).next_power_of_two() * 2;
+        let rings = Rings::new(eal, &left.device, left.queues, entries)?;
+        let start = |config: &DpdkPortConfig, end| {
+            Self::start_device(Device::of_rings(eal, config, &rings, end)?, config)
+        };
+        Ok((start(left, End::Left)?, start(right, End::Right)?))
+    }
+
+    fn start_device(mut device: Device, config: &DpdkPortConfig) -> Result<Self, Error> {
         let outcome = configure::start(&mut device, config)?;
         if wake::has_interrupts(device.port) {
             let bells = EventBells::register(device.port, config.queues)
@@ -95,6 +119,10 @@ fn port_info(device: &Device, config: &DpdkPortConfig, outcome: &Outcome) -> Por
     let mut mac = dpdk::rte_ether_addr::default();
     // SAFETY: a started port, and a local to write to; on failure it stays zero.
     unsafe { dpdk::rte_eth_macaddr_get(device.port, &raw mut mac) };
+    // Rings have no address: any will do that differs from the other end's.
+    if mac.addr_bytes == [0; 6] {
+        mac.addr_bytes = mac_from_name(&config.name);
+    }
     PortInfo {
         name: config.name.clone(),
         device: config.device.clone(),
