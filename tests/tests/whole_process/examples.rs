@@ -64,7 +64,8 @@ fn rings_join_two_stacks() {
     eventually("equal counts", || {
         let ports = daemon.status().ports;
         let [one, other] = [ports[0].stats, ports[1].stats];
-        assert!(one.rx_bytes > 1 << 20);
+        // The driver counts no bytes.
+        assert!(one.rx_frames > (1 << 20) / 1500);
         let equal = (one.tx_frames, one.rx_frames) == (other.rx_frames, other.tx_frames);
         if equal { Ok(()) } else { Err(format!("{one:?}, {other:?}")) }
     });

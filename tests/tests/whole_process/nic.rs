@@ -21,8 +21,9 @@ impl Machine {
     fn new() -> Self {
         let folder = tempfile::Builder::new().prefix("dmm-tests-").tempdir().expect("writable");
         let machine = Self { folder, namespace: Namespace::new("nic") };
+        // One end each; the default route may lead nowhere.
+        machine.namespace.ip("link add up0 type veth peer name spare0");
         for name in ["up0", "spare0"] {
-            machine.namespace.ip(&format!("link add {name} type dummy"));
             machine.namespace.ip(&format!("link set {name} up"));
         }
         machine.namespace.ip("address add 10.80.0.1/24 dev up0");
