@@ -1,6 +1,8 @@
 //! The rows: each measures one thing and gives its figures.
 
+mod api;
 mod cleanup;
+mod flood;
 mod idle;
 mod memory;
 mod ring;
@@ -29,7 +31,7 @@ pub struct Row {
 }
 
 /// All rows, in the order in which they run.
-pub const ALL: [Row; 8] = [
+pub const ALL: [Row; 12] = [
     Row {
         name: "rtt",
         about: "echo of 64 bytes over two stacks and a wire, beside kernel loopback",
@@ -60,6 +62,18 @@ pub const ALL: [Row; 8] = [
         about: "one hop of a 64-byte entry between two threads, beside a channel",
         run: ring::hops,
     },
+    Row {
+        name: "flood-vhost",
+        about: "testpmd's flood read from one UDP socket over vhost-user, beside testpmd's rxonly",
+        run: flood::over_vhost_user,
+    },
+    Row { name: "flood-memif", about: "the same over memif", run: flood::over_memif },
+    Row {
+        name: "in-place",
+        about: "reading and writing in place, beside the same with copies",
+        run: api::in_place,
+    },
+    Row { name: "c-api", about: "the C library, beside the Rust one", run: api::from_c },
     Row {
         name: "memory",
         about: "shared memory of connections that do nothing",
