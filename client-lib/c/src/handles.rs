@@ -5,6 +5,7 @@
 //! which is closed meanwhile goes when the last call on it has returned.
 #![forbid(unsafe_code)]
 
+use std::collections::BTreeSet;
 use std::ffi::c_int;
 use std::io;
 use std::sync::{Arc, PoisonError, RwLock};
@@ -27,7 +28,13 @@ pub(crate) enum Handle {
     Epoll(Arc<Epoll>),
 }
 
-static TABLE: RwLock<Vec<Option<Handle>>> = RwLock::new(Vec::new());
+static TABLE: RwLock<Table> = RwLock::new(Table { places: Vec::new(), free: BTreeSet::new() });
+
+struct Table {
+    places: Vec<Option<Handle>>,
+    /// The places that hold nothing.
+    free: BTreeSet<usize>,
+}
 
 /// Whether a number is of this library's kind, open or not.
 pub(crate) const fn is_ours(number: c_int) -> bool {
@@ -37,13 +44,16 @@ pub(crate) const fn is_ours(number: c_int) -> bool {
 /// Gives a handle its number.
 pub(crate) fn open(handle: Handle) -> io::Result<c_int> {
     let mut table = TABLE.write().unwrap_or_else(PoisonError::into_inner);
-    let free = table.iter().position(Option::is_none);
-    let index = free.unwrap_or(table.len());
+    let free = table.free.first().copied();
+    let index = free.unwrap_or(table.places.len());
     let number = c_int::try_from(index).ok().and_then(|index| HANDLE_BASE.checked_add(index));
     let number = number.ok_or_else(|| os(Errno::EMFILE))?;
     match free {
-        Some(index) => table[index] = Some(handle),
-        None => table.push(Some(handle)),
+        Some(index) => {
+            table.free.remove(&index);
+            table.places[index] = Some(handle);
+        }
+        None => table.places.push(Some(handle)),
     }
     Ok(number)
 }
@@ -51,7 +61,7 @@ pub(crate) fn open(handle: Handle) -> io::Result<c_int> {
 /// What a number stands for; `EBADF` if nothing.
 pub(crate) fn get(number: c_int) -> io::Result<Handle> {
     let table = TABLE.read().unwrap_or_else(PoisonError::into_inner);
-    let handle = index(number).and_then(|index| table.get(index)?.clone());
+    let handle = index(number).and_then(|index| table.places.get(index)?.clone());
     handle.ok_or_else(|| os(Errno::EBADF))
 }
 
@@ -66,8 +76,11 @@ pub(crate) fn socket(number: c_int) -> io::Result<Arc<Socket>> {
 /// Takes a number out of use, and returns what it stood for.
 pub(crate) fn close(number: c_int) -> io::Result<Handle> {
     let mut table = TABLE.write().unwrap_or_else(PoisonError::into_inner);
-    let place = index(number).and_then(|index| table.get_mut(index));
-    place.and_then(Option::take).ok_or_else(|| os(Errno::EBADF))
+    let index = index(number).ok_or_else(|| os(Errno::EBADF))?;
+    let handle = table.places.get_mut(index).and_then(Option::take);
+    let handle = handle.ok_or_else(|| os(Errno::EBADF))?;
+    table.free.insert(index);
+    Ok(handle)
 }
 
 fn index(number: c_int) -> Option<usize> {

@@ -144,8 +144,6 @@ impl Received {
             // The bytes are consumed: a daemon that died meanwhile shows at the next call.
             let _ = self.stream.client().session.ask(core.instance(), receive);
         }
-        // Who was refused meanwhile may look again.
-        core.notify();
     }
 }
 
@@ -188,7 +186,6 @@ impl Reserved {
             }
             filled > 0 && tx.must_tell()
         };
-        core.notify();
         if tell {
             session.ask(core.instance(), Submission::Send { socket: core.socket() })?;
         }

@@ -160,6 +160,8 @@ fn a_reset_is_told_once_and_then_the_broken_pipe() {
     // The other way round: the writer hears of it first.
     let (mut a, b, _listener) = pair(&client);
     drop(b);
+    // A byte that came before the close would make it a reset (RFC 2525 section 2.17).
+    assert_eq!(a.read(&mut [0]).unwrap(), 0);
     let mut last = None;
     eventually("a failing write", || {
         last = a.write(b"x").err();
