@@ -56,11 +56,15 @@ pub fn on_device(device: &str, address: &str, core: u16, idle: &str) -> Value {
 impl Daemon {
     /// Starts one in `namespace`, or in this process's, and waits until it serves.
     pub fn start(config: &Value, namespace: Option<&Namespace>) -> anyhow::Result<Self> {
+        let dmmd = program("dmmd")?;
+        Self::start_by(namespace.map_or_else(|| Command::new(&dmmd), |n| n.command(&dmmd)), config)
+    }
+
+    /// Starts one by a command that takes the arguments of `dmmd`, and waits until it serves.
+    pub fn start_by(mut command: Command, config: &Value) -> anyhow::Result<Self> {
         let folder = tempfile::tempdir()?;
         let file = folder.path().join("dmmd.json");
         std::fs::write(&file, config.to_string())?;
-        let dmmd = program("dmmd")?;
-        let mut command = namespace.map_or_else(|| Command::new(&dmmd), |n| n.command(&dmmd));
         command.arg("--config").arg(&file).arg("--socket").arg(folder.path().join("dmmd.sock"));
         command.env("DMM_LOG", "warn");
         let process = Process::start("dmmd", &mut command)?;

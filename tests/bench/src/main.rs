@@ -9,6 +9,7 @@
 #![forbid(unsafe_code)]
 
 mod bench;
+mod compile;
 mod daemon;
 mod echo;
 mod figure;

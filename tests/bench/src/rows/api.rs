@@ -2,15 +2,15 @@
 //! source in both languages, over two stacks and a wire, and a server in this process.
 
 use std::io::{Read, Write};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::Command;
 
-use anyhow::{Context, ensure};
+use anyhow::Context;
 use dmm::{Client, TcpStream};
-use tempfile::TempDir;
 
 use super::Measured;
 use crate::bench::{Effort, program};
+use crate::compile;
 use crate::daemon::{Daemon, WIRE, on_wire};
 use crate::figure::{Better, Figure};
 use crate::process::{PATIENCE, Process};
@@ -44,7 +44,8 @@ pub fn in_place(effort: &Effort) -> anyhow::Result<Measured> {
 /// The C library, beside the Rust one that it stands on.
 pub fn from_c(effort: &Effort) -> anyhow::Result<Measured> {
     let folder = tempfile::tempdir()?;
-    let c = compile(&folder)?;
+    let library = Some(folder.path().to_owned());
+    let c = Caller { binary: compile::client(folder.path())?, library };
     let rust = Caller { binary: program("bench-client")?, library: None };
     let (bulk, message) = compare(effort, [(&c, false), (&rust, false)])?;
     measured(effort, "from C", "from Rust", bulk, message)
@@ -145,19 +146,4 @@ fn serve(mut stream: &TcpStream, what: What, in_place: bool) -> anyhow::Result<(
 
 fn look_at(bytes: &[u8]) {
     std::hint::black_box(bytes.iter().map(|&byte| u64::from(byte)).sum::<u64>());
-}
-
-/// The C client, against the library that was built beside this program.
-fn compile(folder: &TempDir) -> anyhow::Result<Caller> {
-    let repository = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
-    let library = folder.path().join("libdmm.so.0");
-    std::os::unix::fs::symlink(program("libdmm.so")?, &library)?;
-    let binary = folder.path().join("bench-client");
-    let mut gcc = Command::new("gcc");
-    gcc.args(["-std=c11", "-O2", "-Wall", "-Wextra", "-Werror"]);
-    gcc.arg(repository.join("tests/bench/c/bench-client.c"));
-    gcc.arg("-I").arg(repository.join("client-lib/c/include")).arg(&library);
-    let status = gcc.arg("-o").arg(&binary).status().context("gcc is missing: scripts/setup")?;
-    ensure!(status.success(), "the C client does not compile");
-    Ok(Caller { binary, library: Some(folder.path().to_owned()) })
 }

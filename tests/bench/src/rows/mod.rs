@@ -4,6 +4,7 @@ mod api;
 mod cleanup;
 mod flood;
 mod idle;
+mod instructions;
 mod memory;
 mod ring;
 mod traffic;
@@ -31,7 +32,7 @@ pub struct Row {
 }
 
 /// All rows, in the order in which they run.
-pub const ALL: [Row; 12] = [
+pub const ALL: [Row; 13] = [
     Row {
         name: "rtt",
         about: "echo of 64 bytes over two stacks and a wire, beside kernel loopback",
@@ -74,6 +75,11 @@ pub const ALL: [Row; 12] = [
         run: api::in_place,
     },
     Row { name: "c-api", about: "the C library, beside the Rust one", run: api::from_c },
+    Row {
+        name: "instructions",
+        about: "instructions of a 64-byte message in the client and in the daemon, by callgrind",
+        run: instructions::of_messages,
+    },
     Row {
         name: "memory",
         about: "shared memory of connections that do nothing",
