@@ -17,8 +17,12 @@
 
 mod backoff;
 pub mod config;
+mod counters;
 mod credits;
+mod discovery;
 pub mod kinds;
+mod neighbours;
+mod net;
 pub mod pair;
 mod reassembly;
 mod room;

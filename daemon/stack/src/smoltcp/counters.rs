@@ -4,25 +4,9 @@
 //! the protocol.
 #![forbid(unsafe_code)]
 
+use crate::counters::counters;
+use crate::neighbours::Dropped;
 use crate::reassembly::Losses;
-
-macro_rules! counters {
-    ($($(#[doc = $doc:literal])* $field:ident = $name:literal,)*) => {
-        /// Counts since the stack was made.
-        #[derive(Clone, Debug, Default)]
-        pub(super) struct Counters { $($(#[doc = $doc])* pub(super) $field: u64,)* }
-
-        /// Each counter's name and what it counts.
-        pub(crate) const MEANINGS: &[(&str, &str)] = &[$(($name, concat!($($doc),*)),)*];
-
-        impl Counters {
-            /// Shows each counter with its name.
-            pub(super) fn show(&self, show: &mut dyn FnMut(&'static str, u64)) {
-                $(show($name, self.$field);)*
-            }
-        }
-    };
-}
 
 counters! {
     /// Frames given to the stack.
@@ -133,5 +117,15 @@ impl Counters {
         self.drop_fragment_evicted += losses.evicted;
         self.drop_fragment_overlap += losses.overlap;
         self.drop_fragment_malformed += losses.malformed;
+    }
+
+    /// Adds what the neighbours said in vain.
+    pub(super) fn add_neighbours_dropped(&mut self, dropped: Dropped) {
+        self.drop_neighbour += dropped.contradiction;
+        self.drop_neighbour_unasked += dropped.unasked;
+        self.drop_neighbour_unsound += dropped.unsound;
+        self.drop_conflict += dropped.conflict;
+        self.drop_router += dropped.router;
+        self.drop_not_ours += dropped.not_ours;
     }
 }

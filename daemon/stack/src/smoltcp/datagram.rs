@@ -23,9 +23,9 @@ use super::counters::Counters;
 use super::fragment;
 use super::link::{Link, Sent, Socket};
 use super::memory::Lent;
-use super::net::{Net, is_unicast};
 use super::options::Options;
 use crate::backoff::Backoff;
+use crate::net::{Net, is_unicast};
 use crate::room::Room;
 use crate::{Fifos, SocketId, SocketReport};
 

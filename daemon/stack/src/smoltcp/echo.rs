@@ -16,9 +16,9 @@ use dmm_port::{Instant, TxBurst};
 use nix::errno::Errno;
 
 use super::counters::Counters;
-use super::discovery::Mac;
 use super::link::{Link, Sent};
-use super::net::Net;
+use crate::discovery::Mac;
+use crate::net::Net;
 use crate::{Event, Ping, Pong};
 
 /// Requests under way at most: an operator's few, and each answer is looked for among them.

@@ -17,7 +17,7 @@ use dmm_port::TX_SLOTS;
 use dmm_port::checksum::{fold, sum};
 use siphasher::sip::SipHasher13;
 
-use super::discovery::Mac;
+use crate::discovery::Mac;
 
 const ETHERNET_BYTES: usize = 14;
 const IPV6_BYTES: usize = 40;

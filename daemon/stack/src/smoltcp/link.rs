@@ -10,23 +10,36 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::ops::Range;
 
-use ::smoltcp::iface::{Config, Interface, SocketSet};
+use ::smoltcp::config::{IFACE_MAX_ADDR_COUNT, IFACE_MAX_ROUTE_COUNT, IFACE_NEIGHBOR_CACHE_COUNT};
+use ::smoltcp::iface::{Config, Interface, Route as LibraryRoute, SocketSet};
 use ::smoltcp::phy::{self, Checksum, DeviceCapabilities, Medium};
 use ::smoltcp::time::Instant as LibraryInstant;
-use ::smoltcp::wire::{EthernetAddress, HardwareAddress};
+use ::smoltcp::wire::{EthernetAddress, HardwareAddress, IpCidr};
 use dmm_port::{Instant, TxBurst};
 
 use super::counters::Counters;
-use super::discovery::Mac;
 use super::fragment::{self, Identifications};
+use super::introductions::{Introduction, Introductions};
 use super::memory::Lent;
-use super::neighbours::{Introduction, Neighbours, Purpose, Way};
-use super::net::Net;
 use super::sequence::Sequence;
-use crate::config::StackConfig;
+use crate::config::{Prefix, Route, StackConfig};
+use crate::discovery::Mac;
+use crate::neighbours::{Neighbours, Purpose, Way};
+use crate::net::{self, Limits, Net};
 
 /// Bytes of an Ethernet header without tags (IEEE 802.3 clause 3.1).
 const ETHERNET_HEADER_BYTES: usize = 14;
+
+/// Bits of the link-local prefix `fe80::/10` (RFC 4291 section 2.4).
+const LINK_LOCAL_BITS: u8 = 10;
+
+/// What the library's tables hold: one address is for the link-local prefix, and half of the
+/// neighbours are left to those that are learned.
+pub(super) const LIMITS: Limits = Limits {
+    addresses: IFACE_MAX_ADDR_COUNT - 1,
+    routes: IFACE_MAX_ROUTE_COUNT,
+    neighbours: IFACE_NEIGHBOR_CACHE_COUNT / 2,
+};
 
 /// What became of a socket's turn to send.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -53,6 +66,7 @@ pub(super) struct Socket<'a> {
 pub(super) struct Link {
     iface: Box<Interface>,
     neighbours: Neighbours,
+    introductions: Introductions,
     mac: Mac,
     identifications: Identifications,
     capabilities: DeviceCapabilities,
@@ -87,11 +101,21 @@ impl Link {
             sequence: None,
         };
         let mut iface = Box::new(Interface::new(library, &mut device, LibraryInstant::ZERO));
-        net.configure(&mut iface);
+        configure(&mut iface, net, config.mac);
         let neighbours = Neighbours::new(config, net);
+        let introductions = Introductions::new(config.mac, net);
         let nobody = SocketSet::new(Vec::new());
         let (mac, identifications) = (config.mac, Identifications::new(config.seed));
-        Self { iface, neighbours, mac, identifications, capabilities, scratch, nobody }
+        Self {
+            iface,
+            neighbours,
+            introductions,
+            mac,
+            identifications,
+            capabilities,
+            scratch,
+            nobody,
+        }
     }
 
     /// The library's interface, for what its sockets ask of it.
@@ -168,19 +192,33 @@ impl Link {
 
     /// Whether an answer gets to `remote`; the library can make one in any case.
     fn opens_back(&mut self, now: Instant, remote: IpAddr) -> bool {
-        match self.neighbours.way(now, remote, Purpose::Answer) {
-            Way::Open => true,
-            Way::Introduce(introduction) => {
-                self.introduce(now, &introduction);
-                true
-            }
-            Way::Unknown(stand_in) => {
-                if let Some(stand_in) = stand_in {
+        match self.way(now, remote, Purpose::Answer) {
+            Ok(()) => true,
+            Err(hop) => {
+                if let Some(stand_in) = self.introductions.stand_in(hop) {
                     self.introduce(now, &stand_in);
                 }
                 false
             }
         }
+    }
+
+    /// Opens the way to `remote`, or says which neighbour is unknown.
+    fn way(&mut self, now: Instant, remote: IpAddr, purpose: Purpose) -> Result<(), IpAddr> {
+        if self.introductions.is_open(now, remote, purpose) {
+            return Ok(());
+        }
+        match self.neighbours.way(now, remote, purpose) {
+            Way::Many => return Ok(()),
+            Way::Unknown(hop) => return Err(hop),
+            Way::Known(hop, mac) => {
+                if let Some(introduction) = self.introductions.of(now, hop, mac) {
+                    self.introduce(now, &introduction);
+                }
+            }
+        }
+        self.introductions.opened(now, remote, purpose);
+        Ok(())
     }
 
     fn introduce(&mut self, now: Instant, introduction: &Introduction) {
@@ -199,7 +237,9 @@ impl Link {
         tx: &mut TxBurst<'_>,
         counters: &mut Counters,
     ) -> Option<IpAddr> {
-        let reaction = self.neighbours.hear(now, frame, counters);
+        self.introductions.unsettle();
+        let reaction = self.neighbours.hear(now, frame);
+        counters.add_neighbours_dropped(self.neighbours.take_dropped());
         if let Some(answer) = reaction.answer
             && !put(tx, answer.bytes(), counters)
         {
@@ -215,7 +255,9 @@ impl Link {
         tx: &mut TxBurst<'_>,
         counters: &mut Counters,
     ) {
-        self.neighbours.ask(now, |question| put(tx, question, counters));
+        if self.neighbours.ask(now, |question| put(tx, question, counters)) {
+            self.introductions.unsettle();
+        }
     }
 
     /// When that is due next.
@@ -235,7 +277,7 @@ impl Link {
             return Sent::NoSlot;
         }
         // Only who has something to send needs a neighbour.
-        if !self.neighbours.is_open(now, remote, Purpose::Socket)
+        if !self.introductions.is_open(now, remote, Purpose::Socket)
             && self.next_poll(now, socket.sockets.sockets()).is_none_or(|at| at > now)
         {
             return Sent::Nothing;
@@ -306,17 +348,11 @@ impl Link {
         tx: &mut TxBurst<'_>,
         counters: &mut Counters,
     ) -> bool {
-        match self.neighbours.way(now, remote, Purpose::Socket) {
-            Way::Open => true,
-            Way::Introduce(introduction) => {
-                self.introduce(now, &introduction);
-                true
-            }
-            Way::Unknown(_) => {
-                self.ask_neighbours(now, tx, counters);
-                false
-            }
+        let open = self.way(now, remote, Purpose::Socket).is_ok();
+        if !open {
+            self.ask_neighbours(now, tx, counters);
         }
+        open
     }
 
     /// Sends the rest of a fragmented packet as far as there are slots. Returns whether all of it
@@ -374,6 +410,39 @@ impl Link {
         sockets.egress(&mut self.iface, to_library(now), &mut device);
         outcome
     }
+}
+
+/// Tells the library of the network.
+fn configure(iface: &mut Interface, net: &Net, mac: Mac) {
+    iface.update_ip_addrs(|addresses| {
+        for prefix in net.addresses().iter().chain(&link_local(net, mac)) {
+            addresses.push(cidr(prefix)).expect("the count was checked");
+        }
+    });
+    iface.routes_mut().update(|routes| {
+        for Route { to, via } in net.routes() {
+            let (cidr, via_router) = (cidr(to), (*via).into());
+            let route = LibraryRoute { cidr, via_router, preferred_until: None, expires_at: None };
+            routes.push(route).expect("the count was checked");
+        }
+    });
+}
+
+/// What tells the library that the link-local prefix is on the link. If we have no address in
+/// it, the one that RFC 4291 appendix A makes of the Ethernet address stands in; it is not one
+/// of ours, and packets to it do not get as far as the library.
+fn link_local(net: &Net, mac: Mac) -> Option<Prefix> {
+    let mut v6 = net.addresses().iter().filter(|prefix| prefix.address.is_ipv6()).peekable();
+    v6.peek()?;
+    let own = v6.map(|prefix| prefix.address).find(|address| net::is_link_local(*address));
+    let [a, b, c, d, e, f] = mac;
+    let stand_in = [0xfe, 0x80, 0, 0, 0, 0, 0, 0, a ^ 2, b, c, 0xff, 0xfe, d, e, f];
+    let address = own.unwrap_or_else(|| Ipv6Addr::from(stand_in).into());
+    Some(Prefix { address, len: LINK_LOCAL_BITS })
+}
+
+fn cidr(prefix: &Prefix) -> IpCidr {
+    IpCidr::new(prefix.address.into(), prefix.len)
 }
 
 /// The library counts microseconds.

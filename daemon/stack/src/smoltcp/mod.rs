@@ -24,14 +24,12 @@ mod checksum;
 mod connection;
 mod counters;
 mod datagram;
-mod discovery;
 mod echo;
 mod fragment;
+mod introductions;
 mod link;
 mod listener;
 mod memory;
-mod neighbours;
-mod net;
 mod options;
 mod receive;
 mod requests;
@@ -50,6 +48,7 @@ use nix::errno::Errno;
 
 use crate::config::{Congestion, StackConfig, TcpConfig};
 use crate::kinds::BuildError;
+use crate::net::Net;
 use crate::reassembly::Reassembler;
 use crate::{Event, Ping, Request, SocketReport, Stack};
 use counters::Counters;
@@ -58,7 +57,6 @@ use datagram::Carrier;
 use echo::Echoes;
 use link::Link;
 use memory::Memory;
-use net::Net;
 use options::Options;
 use slots::{Slot, SlotIndex, Slots};
 
@@ -103,7 +101,7 @@ pub(crate) struct SmoltcpStack {
 impl SmoltcpStack {
     /// A stack without sockets.
     pub(crate) fn new(config: &StackConfig) -> Result<Self, BuildError> {
-        let net = Net::new(config)?;
+        let net = Net::new(config, link::LIMITS)?;
         Ok(Self {
             mac: config.mac,
             link: Link::new(config, &net),

@@ -57,7 +57,7 @@ impl SmoltcpStack {
             return Err(Errno::EADDRNOTAVAIL);
         }
         // RFC 9293 section 3.9.2.3: TCP talks to one station.
-        if !super::net::is_unicast(remote.ip()) || self.net.source_for(remote.ip()).is_none() {
+        if !crate::net::is_unicast(remote.ip()) || self.net.source_for(remote.ip()).is_none() {
             return Err(Errno::ENETUNREACH);
         }
         if self.flows.contains_key(&flow) {

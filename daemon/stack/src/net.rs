@@ -5,28 +5,25 @@
 //! change after it was made.
 #![forbid(unsafe_code)]
 
-use std::net::{IpAddr, Ipv6Addr};
-
-use ::smoltcp::config::{IFACE_MAX_ADDR_COUNT, IFACE_MAX_ROUTE_COUNT, IFACE_NEIGHBOR_CACHE_COUNT};
-use ::smoltcp::iface::{Interface, Route as LibraryRoute};
-use ::smoltcp::wire::IpCidr;
+use std::net::IpAddr;
 
 use crate::config::{Prefix, Route, StackConfig};
 use crate::kinds::BuildError;
 
-/// Static neighbours at most: half of the library's table, so that learned ones find room.
-const NEIGHBOURS_MAX: usize = IFACE_NEIGHBOR_CACHE_COUNT / 2;
-
-/// Own addresses at most: one place in the library's table is for the link-local prefix.
-const ADDRESSES_MAX: usize = IFACE_MAX_ADDR_COUNT - 1;
-
-/// Bits of the link-local prefix `fe80::/10` (RFC 4291 section 2.4).
-const LINK_LOCAL_BITS: u8 = 10;
+/// How long the lists of a configuration may be.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Limits {
+    /// Own addresses.
+    pub(crate) addresses: usize,
+    /// Routes.
+    pub(crate) routes: usize,
+    /// Static neighbours.
+    pub(crate) neighbours: usize,
+}
 
 /// Own addresses and routes.
 #[derive(Clone)]
-pub(super) struct Net {
-    mac: [u8; 6],
+pub(crate) struct Net {
     addresses: Vec<Prefix>,
     routes: Vec<Route>,
     static_neighbours: usize,
@@ -34,11 +31,11 @@ pub(super) struct Net {
 
 impl Net {
     /// The network of `config`, checked.
-    pub(super) fn new(config: &StackConfig) -> Result<Self, BuildError> {
+    pub(crate) fn new(config: &StackConfig, limits: Limits) -> Result<Self, BuildError> {
         for (what, count, most) in [
-            ("addresses", config.addresses.len(), ADDRESSES_MAX),
-            ("routes", config.routes.len(), IFACE_MAX_ROUTE_COUNT),
-            ("static neighbours", config.neighbours.len(), NEIGHBOURS_MAX),
+            ("addresses", config.addresses.len(), limits.addresses),
+            ("routes", config.routes.len(), limits.routes),
+            ("static neighbours", config.neighbours.len(), limits.neighbours),
         ] {
             if count > most {
                 return Err(BuildError::TooMany { what, count, most });
@@ -53,7 +50,6 @@ impl Net {
             return Err(BuildError::Address { address: prefix.address, len: prefix.len });
         }
         let net = Self {
-            mac: config.mac,
             addresses: config.addresses.clone(),
             routes: config.routes.clone(),
             static_neighbours: config.neighbours.len(),
@@ -72,52 +68,29 @@ impl Net {
         Ok(net)
     }
 
-    /// Tells the library.
-    pub(super) fn configure(&self, iface: &mut Interface) {
-        iface.update_ip_addrs(|addresses| {
-            for prefix in &self.addresses {
-                addresses.push(cidr(prefix)).expect("the count was checked");
-            }
-            if let Some(prefix) = self.link_local() {
-                addresses.push(cidr(&prefix)).expect("the count was checked");
-            }
-        });
-        iface.routes_mut().update(|routes| {
-            for route in &self.routes {
-                let (cidr, via_router) = (cidr(&route.to), route.via.into());
-                let route =
-                    LibraryRoute { cidr, via_router, preferred_until: None, expires_at: None };
-                routes.push(route).expect("the count was checked");
-            }
-        });
+    /// The own addresses.
+    pub(crate) fn addresses(&self) -> &[Prefix] {
+        &self.addresses
     }
 
-    /// What tells the library that the link-local prefix is on the link. If we have no address in
-    /// it, the one that RFC 4291 appendix A makes of the Ethernet address stands in; it is not one
-    /// of ours, and packets to it do not get as far as the library.
-    fn link_local(&self) -> Option<Prefix> {
-        let mut v6 = self.addresses.iter().filter(|prefix| prefix.address.is_ipv6()).peekable();
-        v6.peek()?;
-        let own = v6.map(|prefix| prefix.address).find(|address| is_link_local(*address));
-        let [a, b, c, d, e, f] = self.mac;
-        let stand_in = [0xfe, 0x80, 0, 0, 0, 0, 0, 0, a ^ 2, b, c, 0xff, 0xfe, d, e, f];
-        let address = own.unwrap_or_else(|| Ipv6Addr::from(stand_in).into());
-        Some(Prefix { address, len: LINK_LOCAL_BITS })
+    /// The routes.
+    pub(crate) fn routes(&self) -> &[Route] {
+        &self.routes
     }
 
     /// How many neighbours are known without asking.
-    pub(super) const fn static_neighbours(&self) -> usize {
+    pub(crate) const fn static_neighbours(&self) -> usize {
         self.static_neighbours
     }
 
     /// Whether `address` is one of the stack's own.
-    pub(super) fn is_own(&self, address: IpAddr) -> bool {
+    pub(crate) fn is_own(&self, address: IpAddr) -> bool {
         self.addresses.iter().any(|prefix| prefix.address == address)
     }
 
     /// Whether packets to `address` are for this host: its own addresses, groups, and broadcasts of
     /// its subnets (RFC 1122 section 3.3.6).
-    pub(super) fn takes(&self, address: IpAddr) -> bool {
+    pub(crate) fn takes(&self, address: IpAddr) -> bool {
         self.is_own(address) || is_group(address) || self.is_subnet_broadcast(address)
     }
 
@@ -132,7 +105,7 @@ impl Net {
     }
 
     /// The neighbour to which packets for `remote` go, if they go to one and not to many.
-    pub(super) fn next_hop(&self, remote: IpAddr) -> Option<IpAddr> {
+    pub(crate) fn next_hop(&self, remote: IpAddr) -> Option<IpAddr> {
         if !is_unicast(remote) || self.is_subnet_broadcast(remote) {
             return None;
         }
@@ -143,14 +116,14 @@ impl Net {
     }
 
     /// An own address of the same family as `other`.
-    pub(super) fn any_like(&self, other: IpAddr) -> Option<IpAddr> {
+    pub(crate) fn any_like(&self, other: IpAddr) -> Option<IpAddr> {
         let like = |prefix: &&Prefix| prefix.address.is_ipv4() == other.is_ipv4();
         self.addresses.iter().find(like).map(|prefix| prefix.address)
     }
 
     /// The address to come from when talking to `remote`: that of the subnet it is in, else that
     /// of the subnet its gateway is in, else (RFC 6724 rule 2) one of wider scope.
-    pub(super) fn source_for(&self, remote: IpAddr) -> Option<IpAddr> {
+    pub(crate) fn source_for(&self, remote: IpAddr) -> Option<IpAddr> {
         if let Some(prefix) = self.on_link(remote) {
             return Some(prefix.address);
         }
@@ -182,7 +155,7 @@ impl Net {
 }
 
 /// Whether one station can have the address.
-pub(super) fn is_unicast(address: IpAddr) -> bool {
+pub(crate) fn is_unicast(address: IpAddr) -> bool {
     !address.is_unspecified() && !is_group(address)
 }
 
@@ -191,7 +164,7 @@ fn is_group(address: IpAddr) -> bool {
     address.is_multicast() || matches!(address, IpAddr::V4(v4) if v4.is_broadcast())
 }
 
-fn is_link_local(address: IpAddr) -> bool {
+pub(crate) fn is_link_local(address: IpAddr) -> bool {
     matches!(address, IpAddr::V6(v6) if v6.is_unicast_link_local())
 }
 
@@ -208,14 +181,12 @@ const fn bits(address: IpAddr) -> u8 {
     if address.is_ipv4() { 32 } else { 128 }
 }
 
-fn cidr(prefix: &Prefix) -> IpCidr {
-    IpCidr::new(prefix.address.into(), prefix.len)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::pair::config;
+
+    const LIMITS: Limits = Limits { addresses: 15, routes: 16, neighbours: 16 };
 
     fn ip(text: &str) -> IpAddr {
         text.parse().unwrap()
@@ -234,7 +205,7 @@ mod tests {
             Route { to: prefix("0.0.0.0", 0), via: ip("10.9.0.254") },
             Route { to: prefix("192.168.0.0", 16), via: ip("10.0.0.254") },
         ];
-        let net = Net::new(&config).unwrap();
+        let net = Net::new(&config, LIMITS).unwrap();
         assert_eq!(net.source_for(ip("10.9.4.4")), Some(ip("10.9.0.1")));
         assert_eq!(net.source_for(ip("10.4.4.4")), Some(ip("10.0.0.1")));
         assert_eq!(net.source_for(ip("1.1.1.1")), Some(ip("10.9.0.1")));
@@ -251,7 +222,7 @@ mod tests {
             Route { to: prefix("0.0.0.0", 0), via: ip("10.0.0.254") },
             Route { to: prefix("::", 0), via: ip("fe80::1") },
         ];
-        let net = Net::new(&config).unwrap();
+        let net = Net::new(&config, LIMITS).unwrap();
         for (remote, hop) in [
             ("10.0.0.9", Some("10.0.0.9")),
             ("10.0.1.9", Some("10.0.0.254")),
@@ -274,7 +245,10 @@ mod tests {
         let mut config = config(1);
         config.addresses = vec![prefix("10.0.0.1", 24)];
         config.routes = vec![Route { to: prefix("::", 0), via: ip("fe80::1") }];
-        assert_eq!(Net::new(&config).err(), Some(BuildError::Gateway { via: ip("fe80::1") }));
+        assert_eq!(
+            Net::new(&config, LIMITS).err(),
+            Some(BuildError::Gateway { via: ip("fe80::1") })
+        );
     }
 
     #[test]
@@ -282,7 +256,7 @@ mod tests {
         let refusal = |change: &dyn Fn(&mut StackConfig)| {
             let mut config = config(1);
             change(&mut config);
-            Net::new(&config).err()
+            Net::new(&config, LIMITS).err()
         };
         assert_eq!(refusal(&|_| ()), None);
         let far = ip("172.16.0.1");

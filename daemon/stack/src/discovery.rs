@@ -14,7 +14,7 @@ use ::smoltcp::wire::{
 };
 
 /// An Ethernet address.
-pub(super) type Mac = [u8; 6];
+pub(crate) type Mac = [u8; 6];
 
 const ETHERNET_HEADER_BYTES: usize = 14;
 
@@ -28,21 +28,21 @@ const BROADCAST: Mac = [0xff; 6];
 const ALL_NODES: Ipv6Addr = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 1);
 
 /// A frame of ours.
-pub(super) struct Frame {
+pub(crate) struct Frame {
     bytes: [u8; FRAME_BYTES_MAX],
     len: usize,
 }
 
 impl Frame {
     /// Its bytes.
-    pub(super) fn bytes(&self) -> &[u8] {
+    pub(crate) fn bytes(&self) -> &[u8] {
         &self.bytes[..self.len]
     }
 }
 
 /// What a frame of ARP or neighbour discovery says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Heard {
+pub(crate) enum Heard {
     /// A station of the link says something about itself, or asks, or both.
     Neighbour(Message),
     /// A router solicitation or advertisement, or a redirect.
@@ -53,31 +53,31 @@ pub(super) enum Heard {
 
 /// A message of a neighbour.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Message {
+pub(crate) struct Message {
     /// The address that it speaks for; none if it first looks whether that is free (RFC 5227, RFC
     /// 4862 section 5.4).
-    pub(super) speaker: Option<IpAddr>,
+    pub(crate) speaker: Option<IpAddr>,
     /// The Ethernet address that it says to have.
-    pub(super) mac: Option<Mac>,
+    pub(crate) mac: Option<Mac>,
     /// What it asks.
-    pub(super) question: Option<Question>,
+    pub(crate) question: Option<Question>,
     /// It answers a question of ours.
-    pub(super) solicited: bool,
+    pub(crate) solicited: bool,
     /// It is to replace what was known.
-    pub(super) overrides: bool,
+    pub(crate) overrides: bool,
 }
 
 /// "Who has this address?"
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Question {
+pub(crate) struct Question {
     /// The address asked for.
-    pub(super) target: IpAddr,
+    pub(crate) target: IpAddr,
     /// Where the answer goes.
-    pub(super) reply_to: Mac,
+    pub(crate) reply_to: Mac,
 }
 
 /// Reads a frame.
-pub(super) fn read(frame: &[u8]) -> Heard {
+pub(crate) fn read(frame: &[u8]) -> Heard {
     let message =
         EthernetFrame::new_checked(frame).ok().and_then(|frame| match frame.ethertype() {
             EthernetProtocol::Arp => read_arp(frame.payload()),
@@ -172,7 +172,7 @@ fn is_station(mac: Mac) -> bool {
 }
 
 /// Asks who has `target`: everybody, or the station that had it when last heard of.
-pub(super) fn ask(own_mac: Mac, own: IpAddr, target: IpAddr, last: Option<Mac>) -> Option<Frame> {
+pub(crate) fn ask(own_mac: Mac, own: IpAddr, target: IpAddr, last: Option<Mac>) -> Option<Frame> {
     match (own, target) {
         (IpAddr::V4(own), IpAddr::V4(target)) => {
             let question = (ArpOperation::Request, (own_mac, own), ([0; 6], target));
@@ -192,7 +192,7 @@ pub(super) fn ask(own_mac: Mac, own: IpAddr, target: IpAddr, last: Option<Mac>) 
 }
 
 /// Answers a question about `question.target`, which is ours; `asker` is whose question it is.
-pub(super) fn answer(own_mac: Mac, question: Question, asker: Option<IpAddr>) -> Option<Frame> {
+pub(crate) fn answer(own_mac: Mac, question: Question, asker: Option<IpAddr>) -> Option<Frame> {
     match (question.target, asker) {
         (IpAddr::V4(own), None) => {
             // RFC 5227 section 2.1.1: what is probed is asked for by nobody yet.
@@ -209,7 +209,7 @@ pub(super) fn answer(own_mac: Mac, question: Question, asker: Option<IpAddr>) ->
 }
 
 /// Says to `to` that `speaker` has its Ethernet address: an ARP reply or a neighbour advertisement.
-pub(super) fn introduce(speaker: (Mac, IpAddr), to: (Mac, IpAddr)) -> Option<Frame> {
+pub(crate) fn introduce(speaker: (Mac, IpAddr), to: (Mac, IpAddr)) -> Option<Frame> {
     match (speaker, to) {
         ((mac, IpAddr::V4(speaker)), (to_mac, IpAddr::V4(to))) => {
             Some(arp(to_mac, (ArpOperation::Reply, (mac, speaker), (to_mac, to))))
@@ -237,7 +237,7 @@ fn solicited_node(address: Ipv6Addr) -> Ipv6Addr {
 }
 
 /// RFC 2464 section 7.
-pub(super) fn group_mac(group: Ipv6Addr) -> Mac {
+pub(crate) fn group_mac(group: Ipv6Addr) -> Mac {
     let [.., a, b, c, d] = group.octets();
     [0x33, 0x33, a, b, c, d]
 }

@@ -5,11 +5,6 @@
 //! let the network change a static entry, learn of whom nobody asked, or let questions for one
 //! address hold up those for another.
 //!
-//! The library's own table is private, asks one question a second for all addresses together,
-//! learns whatever it is told and forgets it after a minute. So it hears nothing of the network's
-//! messages: each neighbour is introduced to it, by the message that the neighbour itself would
-//! have sent, just before a frame goes there.
-//!
 //! ```text
 //!            used                      answer
 //!  (nothing) ────▶ asked, 3 × 1 s ─────────────▶ known ─ 30 s, used ─▶ known, asked 3 × 1 s
@@ -23,13 +18,11 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::time::Duration;
 
-use ::smoltcp::config::IFACE_NEIGHBOR_CACHE_COUNT;
 use dmm_port::Instant;
 
-use super::counters::Counters;
-use super::discovery::{self, Frame, Heard, Mac, Message};
-use super::net::{Net, is_unicast};
 use crate::config::StackConfig;
+use crate::discovery::{self, Frame, Heard, Mac, Message};
+use crate::net::{Net, is_unicast};
 
 /// Between two questions for the same address (RFC 4861 section 10, RFC 1122 section 2.3.2.1).
 const QUESTION_INTERVAL: Duration = Duration::from_secs(1);
@@ -41,9 +34,6 @@ const QUESTIONS: u8 = 3;
 /// How long an answer is believed without asking again (RFC 4861 section 10: REACHABLE_TIME).
 const REACHABLE: Duration = Duration::from_secs(30);
 
-/// How long the library is trusted to remember: half of its minute.
-const INTRODUCED: Duration = Duration::from_secs(30);
-
 /// Between two searches for entries that nobody needs.
 const SWEEP_INTERVAL: Duration = Duration::from_secs(1);
 
@@ -51,33 +41,21 @@ const SWEEP_INTERVAL: Duration = Duration::from_secs(1);
 const ENTRIES_MAX: usize = 1024;
 
 /// The table of neighbours.
-pub(super) struct Neighbours {
+pub(crate) struct Neighbours {
     mac: Mac,
     net: Net,
     /// In order of address, so that what happens does not depend on a random hash.
     entries: BTreeMap<IpAddr, Entry>,
     /// No question is due before this.
     question_at: Option<Instant>,
-    /// How often the library was made to forget all.
-    round: u64,
-    /// Introductions since then, so entries in the library's table at most.
-    introductions: usize,
-    /// The way that was last found open: frames come in bursts.
-    open: Option<Open>,
+    dropped: Dropped,
     /// When strangers' entries were last thrown out.
     swept_at: Option<Instant>,
 }
 
-#[derive(Clone, Copy, Debug)]
-struct Open {
-    remote: IpAddr,
-    at: Instant,
-    purpose: Purpose,
-}
-
 /// What a way is looked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum Purpose {
+pub(crate) enum Purpose {
     /// To answer whoever sent something.
     Answer,
     /// A socket has something to send.
@@ -98,103 +76,79 @@ struct Entry {
     questions: u8,
     /// When to ask, or to give up.
     ask_at: Option<Instant>,
-    /// The round in which the library heard of it, and when.
-    introduced: Option<(u64, Instant)>,
 }
 
-/// Whether a frame can go somewhere.
-pub(super) enum Way {
-    /// It can.
-    Open,
-    /// It can when the library has been introduced to the neighbour.
-    Introduce(Introduction),
-    /// The neighbour must first say its Ethernet address. For an answer, the introduction makes the
-    /// library believe in one, so that it does not ask: the answer must not go out.
-    Unknown(Option<Introduction>),
+/// How a frame gets to where it is to go.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Way {
+    /// To many stations, or to none: no neighbour is concerned.
+    Many,
+    /// Over this neighbour.
+    Known(IpAddr, Mac),
+    /// Over this neighbour, who must first say its Ethernet address.
+    Unknown(IpAddr),
 }
 
-/// What the library is to be told.
-pub(super) struct Introduction {
-    /// The message.
-    pub(super) frame: Frame,
-    /// Its table is full: let it forget all before.
-    pub(super) forget: bool,
+/// What was dropped of the neighbours' messages, by reason.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Dropped {
+    /// They contradict a static neighbour.
+    pub(crate) contradiction: u64,
+    /// Nobody asked for them.
+    pub(crate) unasked: u64,
+    /// No station of the link may send them.
+    pub(crate) unsound: u64,
+    /// Others claim to have one of our addresses.
+    pub(crate) conflict: u64,
+    /// Router advertisements, solicitations and redirects.
+    pub(crate) router: u64,
+    /// Questions about addresses that are not ours.
+    pub(crate) not_ours: u64,
 }
 
 /// What comes of a neighbour's message.
 #[derive(Default)]
-pub(super) struct Reaction {
+pub(crate) struct Reaction {
     /// What to answer.
-    pub(super) answer: Option<Frame>,
+    pub(crate) answer: Option<Frame>,
     /// Whose Ethernet address is known now, or another one.
-    pub(super) learned: Option<IpAddr>,
+    pub(crate) learned: Option<IpAddr>,
 }
 
 impl Neighbours {
     /// The neighbours of `config`, each on a link of `net`.
-    pub(super) fn new(config: &StackConfig, net: &Net) -> Self {
+    pub(crate) fn new(config: &StackConfig, net: &Net) -> Self {
         let known = |mac| Entry { mac: Some(mac), is_static: true, ..Entry::new(Instant::ZERO) };
         Self {
             mac: config.mac,
             net: net.clone(),
             entries: config.neighbours.iter().map(|n| (n.address, known(n.mac))).collect(),
             question_at: None,
-            round: 0,
-            introductions: 0,
-            open: None,
+            dropped: Dropped::default(),
             swept_at: None,
         }
     }
 
-    /// Whether the way to `remote` was found open in this very moment.
-    pub(super) fn is_open(&self, now: Instant, remote: IpAddr, purpose: Purpose) -> bool {
-        let same = |open: Open| open.remote == remote && open.at == now && open.purpose >= purpose;
-        self.open.is_some_and(same)
-    }
-
     /// How frames get to `remote`. To ask, if need be, is left to [`Neighbours::ask`].
-    pub(super) fn way(&mut self, now: Instant, remote: IpAddr, purpose: Purpose) -> Way {
-        if self.is_open(now, remote, purpose) {
-            return Way::Open;
-        }
-        let Some(hop) = self.net.next_hop(remote) else { return Way::Open };
+    pub(crate) fn way(&mut self, now: Instant, remote: IpAddr, purpose: Purpose) -> Way {
+        let Some(hop) = self.net.next_hop(remote) else { return Way::Many };
         if purpose == Purpose::Socket && !self.entries.contains_key(&hop) {
             self.make_room();
             self.entries.insert(hop, Entry::new(now));
         }
-        let (mac, introduced) = match self.entries.get_mut(&hop) {
-            Some(entry) => {
-                if purpose == Purpose::Socket {
-                    entry.used_at = Some(now);
-                }
-                if entry.is_due(now, purpose) {
-                    entry.ask_at = Some(now);
-                    self.question_at = Some(now);
-                }
-                (entry.mac, entry.introduced)
-            }
-            None => (None, None),
-        };
-        let Some(mac) = mac else {
-            let answers = purpose == Purpose::Answer;
-            return Way::Unknown(answers.then(|| self.introduction(self.mac, hop)).flatten());
-        };
-        let open = Some(Open { remote, at: now, purpose });
-        let fresh = |(round, at): (u64, Instant)| round == self.round && now < at + INTRODUCED;
-        if introduced.is_some_and(fresh) {
-            self.open = open;
-            return Way::Open;
+        let Some(entry) = self.entries.get_mut(&hop) else { return Way::Unknown(hop) };
+        if purpose == Purpose::Socket {
+            entry.used_at = Some(now);
         }
-        let Some(introduction) = self.introduction(mac, hop) else { return Way::Open };
-        self.open = open;
-        if let Some(entry) = self.entries.get_mut(&hop) {
-            entry.introduced = Some((self.round, now));
+        if entry.is_due(now, purpose) {
+            entry.ask_at = Some(now);
+            self.question_at = Some(now);
         }
-        Way::Introduce(introduction)
+        entry.mac.map_or(Way::Unknown(hop), |mac| Way::Known(hop, mac))
     }
 
     /// The Ethernet address of frames to `remote`, if it is known.
-    pub(super) fn mac_of(&self, remote: IpAddr) -> Option<Mac> {
+    pub(crate) fn mac_of(&self, remote: IpAddr) -> Option<Mac> {
         match (self.net.next_hop(remote), remote) {
             (Some(hop), _) => self.entries.get(&hop)?.mac,
             (None, IpAddr::V6(group)) => Some(discovery::group_mac(group)),
@@ -202,8 +156,13 @@ impl Neighbours {
         }
     }
 
+    /// What was dropped since the last call.
+    pub(crate) fn take_dropped(&mut self) -> Dropped {
+        std::mem::take(&mut self.dropped)
+    }
+
     /// An answer to `remote` was lost because the neighbour is unknown: the next one shall not be.
-    pub(super) fn answer_lost(&mut self, now: Instant, remote: IpAddr) {
+    pub(crate) fn answer_lost(&mut self, now: Instant, remote: IpAddr) {
         let Some(hop) = self.net.next_hop(remote) else { return };
         if !self.entries.contains_key(&hop) && self.has_room_for_stranger(now) {
             self.entries.insert(hop, Entry::new(now));
@@ -216,26 +175,16 @@ impl Neighbours {
         }
     }
 
-    fn introduction(&mut self, mac: Mac, hop: IpAddr) -> Option<Introduction> {
-        let own = self.net.source_for(hop)?;
-        let forget = self.introductions == IFACE_NEIGHBOR_CACHE_COUNT;
-        if forget {
-            (self.round, self.introductions, self.open) = (self.round + 1, 0, None);
-        }
-        self.introductions += 1;
-        let frame = discovery::introduce((mac, hop), (self.mac, own))?;
-        Some(Introduction { frame, forget })
-    }
-
     /// When a question is due.
-    pub(super) const fn question_at(&self) -> Option<Instant> {
+    pub(crate) const fn question_at(&self) -> Option<Instant> {
         self.question_at
     }
 
-    /// Puts the questions that are due, through `send`, which says whether there was a slot.
-    pub(super) fn ask(&mut self, now: Instant, mut send: impl FnMut(&[u8]) -> bool) {
+    /// Puts the questions that are due, through `send`, which says whether there was a slot. Returns
+    /// whether any was.
+    pub(crate) fn ask(&mut self, now: Instant, mut send: impl FnMut(&[u8]) -> bool) -> bool {
         if self.question_at.is_none_or(|at| at > now) {
-            return;
+            return false;
         }
         self.question_at = None;
         let mut slots_left = true;
@@ -243,7 +192,6 @@ impl Neighbours {
             if entry.ask_at.is_some_and(|at| at <= now) && slots_left {
                 if entry.questions == QUESTIONS {
                     (entry.mac, entry.ask_at, entry.questions) = (None, None, 0);
-                    self.open = None;
                     continue;
                 }
                 let own = self.net.source_for(address);
@@ -257,54 +205,48 @@ impl Neighbours {
             }
             self.question_at = [self.question_at, entry.ask_at].into_iter().flatten().min();
         }
+        true
     }
 
     /// Takes an ARP or neighbour discovery frame.
-    pub(super) fn hear(&mut self, now: Instant, frame: &[u8], counters: &mut Counters) -> Reaction {
+    pub(crate) fn hear(&mut self, now: Instant, frame: &[u8]) -> Reaction {
         let message = match discovery::read(frame) {
             Heard::Neighbour(message) => message,
             Heard::Router => {
-                counters.drop_router += 1;
+                self.dropped.router += 1;
                 return Reaction::default();
             }
             Heard::Unsound => {
-                counters.drop_neighbour_unsound += 1;
+                self.dropped.unsound += 1;
                 return Reaction::default();
             }
         };
         let question = message.question.filter(|question| self.net.is_own(question.target));
         let announces = message.question.is_some_and(|q| Some(q.target) == message.speaker);
         if message.question.is_some() && question.is_none() && !announces {
-            counters.drop_not_ours += 1;
+            self.dropped.not_ours += 1;
         }
-        let news = self.learn(now, &message, question.is_some(), counters);
+        let news = self.learn(now, &message, question.is_some());
         let learned = message.speaker.filter(|_| news);
         let answer = question.and_then(|asked| discovery::answer(self.mac, asked, message.speaker));
         Reaction { answer, learned }
     }
 
     /// Notes what a message says of its speaker. Returns whether it is news.
-    fn learn(
-        &mut self,
-        now: Instant,
-        message: &Message,
-        asks_us: bool,
-        counters: &mut Counters,
-    ) -> bool {
+    fn learn(&mut self, now: Instant, message: &Message, asks_us: bool) -> bool {
         let Some(speaker) = message.speaker else { return false };
         if self.net.is_own(speaker) {
-            counters.drop_conflict += u64::from(message.mac != Some(self.mac));
+            self.dropped.conflict += u64::from(message.mac != Some(self.mac));
             return false;
         }
         if !is_unicast(speaker) || self.net.next_hop(speaker) != Some(speaker) {
-            counters.drop_neighbour_unasked += 1;
+            self.dropped.unasked += 1;
             return false;
         }
-        self.open = None;
         let room = asks_us && self.has_room_for_stranger(now);
         match (self.entries.get_mut(&speaker), message.mac) {
             (Some(entry), mac) if entry.is_static => {
-                counters.drop_neighbour += u64::from(mac.is_some() && mac != entry.mac);
+                self.dropped.contradiction += u64::from(mac.is_some() && mac != entry.mac);
                 false
             }
             (Some(entry), _) => entry.hear(now, message),
@@ -315,7 +257,7 @@ impl Neighbours {
             }
             (None, _) => {
                 let asks = message.question.is_some_and(|question| question.target != speaker);
-                counters.drop_neighbour_unasked += u64::from(!asks);
+                self.dropped.unasked += u64::from(!asks);
                 false
             }
         }
@@ -358,7 +300,6 @@ impl Entry {
             verify_at: now,
             questions: 0,
             ask_at: None,
-            introduced: None,
         }
     }
 
@@ -389,7 +330,7 @@ impl Entry {
             _ => false,
         };
         if news {
-            (self.mac, self.introduced) = (message.mac, None);
+            self.mac = message.mac;
             // Usable at once, and to be verified when used.
             (self.verify_at, self.questions, self.ask_at) = (now, 0, None);
         }
