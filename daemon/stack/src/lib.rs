@@ -19,13 +19,17 @@ mod backoff;
 pub mod config;
 mod counters;
 mod credits;
+mod datagram;
 mod discovery;
 pub mod kinds;
+mod listener;
 mod neighbours;
 mod net;
+mod options;
 pub mod pair;
 mod reassembly;
 mod room;
+mod slots;
 mod smoltcp;
 mod test;
 

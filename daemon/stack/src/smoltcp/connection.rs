@@ -20,11 +20,11 @@ use dmm_proto::fifo::{RxFifo, TxFifo};
 
 use super::link::Socket;
 use super::memory::{Memory, Tcp};
-use super::options::Options;
 use super::sequence::{CHALLENGE_EVERY, Sequence, Verdict};
-use super::slots::SlotIndex;
 use crate::backoff::Backoff;
+use crate::options::Options;
 use crate::room::Room;
+use crate::slots::SlotIndex;
 use crate::{Fifos, SocketId, SocketReport};
 
 /// How long a handshake that the peer began may take: three retransmissions of our SYN at 1, 2 and

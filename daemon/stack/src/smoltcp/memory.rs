@@ -14,15 +14,17 @@ use std::io;
 use std::net::SocketAddr;
 use std::ops::Deref;
 use std::ptr;
+use std::time::Duration;
 
 use ::smoltcp::iface::{Context, Interface, SocketHandle, SocketSet};
 use ::smoltcp::phy::Device;
 use ::smoltcp::socket::tcp;
+use ::smoltcp::time::Duration as LibraryDuration;
 use ::smoltcp::time::Instant as LibraryInstant;
 use ::smoltcp::wire::IpListenEndpoint;
 use memmap2::{Advice, MmapMut};
 
-use super::options::Options;
+use crate::options::Options;
 
 /// Memory for both buffers of a connection: zero, and without pages until it is written to.
 pub(super) struct Memory(MmapMut);
@@ -93,7 +95,13 @@ impl Tcp {
 
     /// Tells the library those options that it carries out.
     pub(super) fn set_options(&mut self, options: &Options) {
-        options.apply(self.socket());
+        // Timeouts are not among them: the library's own would end idle connections.
+        let micros = |span: Duration| u64::try_from(span.as_micros()).unwrap_or(u64::MAX);
+        let keep_alive = options.keep_alive.map(|span| LibraryDuration::from_micros(micros(span)));
+        let socket = self.socket();
+        socket.set_nagle_enabled(!options.no_delay);
+        socket.set_hop_limit(options.hop_limit);
+        socket.set_keep_alive(keep_alive);
     }
 
     /// See [`tcp::Socket::listen`].

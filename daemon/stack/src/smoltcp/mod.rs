@@ -19,23 +19,20 @@
 //! ICMP errors.
 #![deny(unsafe_code)]
 
+mod carrier;
 mod challenge;
 mod checksum;
 mod connection;
 mod counters;
-mod datagram;
 mod echo;
 mod fragment;
 mod introductions;
 mod link;
-mod listener;
 mod memory;
-mod options;
 mod receive;
 mod requests;
 mod sequence;
 mod serve;
-mod slots;
 
 use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
@@ -49,16 +46,17 @@ use nix::errno::Errno;
 use crate::config::{Congestion, StackConfig, TcpConfig};
 use crate::kinds::BuildError;
 use crate::net::Net;
+use crate::options::Options;
 use crate::reassembly::Reassembler;
+use crate::slots::{Slot, SlotIndex, Slots};
 use crate::{Event, Ping, Request, SocketReport, Stack};
+use carrier::Carrier;
+use connection::Connection;
 use counters::Counters;
 pub(crate) use counters::MEANINGS;
-use datagram::Carrier;
 use echo::Echoes;
 use link::Link;
 use memory::Memory;
-use options::Options;
-use slots::{Slot, SlotIndex, Slots};
 
 // The library takes its limits from the environment of its build: `.cargo/config.toml`.
 const _: () = assert!(FRAGMENTATION_BUFFER_SIZE >= 65_535);
@@ -77,7 +75,7 @@ pub(crate) struct SmoltcpStack {
     mac: [u8; 6],
     link: Link,
     net: Net,
-    slots: Slots,
+    slots: Slots<Connection>,
     flows: HashMap<Flow, SlotIndex>,
     listeners: HashMap<SocketAddr, SlotIndex>,
     datagrams: HashMap<SocketAddr, SlotIndex>,

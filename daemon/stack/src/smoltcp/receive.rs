@@ -22,8 +22,8 @@ use super::challenge;
 use super::checksum::{self, Fault};
 use super::connection::{Connection, Owner, Phase};
 use super::sequence::{REPETITIONS, Verdict};
-use super::slots::{Slot, SlotIndex};
 use crate::Event;
+use crate::slots::{Slot, SlotIndex};
 
 impl SmoltcpStack {
     /// Takes one frame.

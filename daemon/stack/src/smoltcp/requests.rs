@@ -14,9 +14,9 @@ use nix::errno::Errno;
 
 use super::SmoltcpStack;
 use super::connection::{Connection, Owner, Phase};
-use super::datagram::Datagram;
-use super::listener::Listener;
-use super::slots::{Place, Slot, SlotIndex};
+use crate::datagram::Datagram;
+use crate::listener::Listener;
+use crate::slots::{Place, Slot, SlotIndex};
 use crate::{Event, Fifos, Request, SocketId};
 
 impl SmoltcpStack {

@@ -15,13 +15,14 @@ use dmm_proto::fifo::TxFifo;
 use nix::errno::Errno;
 
 use super::SmoltcpStack;
+use super::carrier::Carried;
 use super::connection::{Connection, GivingUp, Moved, Owner, Phase};
-use super::datagram::{Carried, NEIGHBOUR_PATIENCE};
 use super::link::Sent;
 use super::memory::{Memory, Tcp};
-use super::options::Options;
 use super::sequence::REPETITIONS;
-use super::slots::{Place, Slot, SlotIndex};
+use crate::datagram::NEIGHBOUR_PATIENCE;
+use crate::options::Options;
+use crate::slots::{Place, Slot, SlotIndex};
 use crate::{Event, Fifos, SocketId};
 
 /// Frames that a connection sends in one turn: a quarter of a port's burst, so that a row of slots

@@ -8,32 +8,32 @@
 use std::collections::VecDeque;
 use std::net::SocketAddr;
 
-use super::options::Options;
-use super::slots::SlotIndex;
 use crate::credits::Credits;
+use crate::options::Options;
+use crate::slots::SlotIndex;
 use crate::{Fifos, SocketId, SocketReport};
 
 /// A listener.
-pub(super) struct Listener {
+pub(crate) struct Listener {
     /// The caller's id.
-    pub(super) id: SocketId,
+    pub(crate) id: SocketId,
     /// Where it listens; the address may be unspecified.
-    pub(super) local: SocketAddr,
+    pub(crate) local: SocketAddr,
     /// Connections that may wait.
     backlog: usize,
     /// Options for its connections.
-    pub(super) options: Options,
+    pub(crate) options: Options,
     /// Connections whose handshake is under way.
-    pub(super) half_open: Vec<SlotIndex>,
+    pub(crate) half_open: Vec<SlotIndex>,
     /// Established connections, oldest first.
-    pub(super) ready: VecDeque<SlotIndex>,
+    pub(crate) ready: VecDeque<SlotIndex>,
     /// Ids and FIFOs for the next connections, oldest first.
-    pub(super) credits: Credits<Fifos>,
+    pub(crate) credits: Credits<Fifos>,
 }
 
 impl Listener {
     /// A listener that nobody has connected to.
-    pub(super) fn new(id: SocketId, local: SocketAddr, backlog: u32, options: Options) -> Self {
+    pub(crate) fn new(id: SocketId, local: SocketAddr, backlog: u32, options: Options) -> Self {
         Self {
             id,
             local,
@@ -47,24 +47,24 @@ impl Listener {
     }
 
     /// Whether another connection may begin.
-    pub(super) fn has_room(&self) -> bool {
+    pub(crate) fn has_room(&self) -> bool {
         self.half_open.len() + self.ready.len() < self.backlog
     }
 
     /// Forgets a connection that died. The list is as short as the backlog.
-    pub(super) fn forget(&mut self, connection: SlotIndex) {
+    pub(crate) fn forget(&mut self, connection: SlotIndex) {
         self.half_open.retain(|index| *index != connection);
         self.ready.retain(|index| *index != connection);
     }
 
     /// Takes an established connection over from the half-open ones.
-    pub(super) fn established(&mut self, connection: SlotIndex) {
+    pub(crate) fn established(&mut self, connection: SlotIndex) {
         self.half_open.retain(|index| *index != connection);
         self.ready.push_back(connection);
     }
 
     /// As `ss` would show it: with the connections that wait in place of bytes.
-    pub(super) fn report(&self) -> SocketReport {
+    pub(crate) fn report(&self) -> SocketReport {
         SocketReport {
             socket: Some(self.id),
             protocol: "tcp",
@@ -77,7 +77,7 @@ impl Listener {
     }
 
     /// The next connection and the credit that it goes to, if there are both.
-    pub(super) fn match_up(&mut self) -> Option<(SlotIndex, SocketId, Fifos)> {
+    pub(crate) fn match_up(&mut self) -> Option<(SlotIndex, SocketId, Fifos)> {
         if self.ready.is_empty() {
             return None;
         }

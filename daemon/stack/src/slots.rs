@@ -15,28 +15,27 @@ use std::collections::{BTreeSet, VecDeque};
 
 use dmm_port::Instant;
 
-use super::connection::Connection;
-use super::datagram::Datagram;
-use super::listener::Listener;
 use crate::SocketId;
+use crate::datagram::Datagram;
+use crate::listener::Listener;
 
 /// Where a socket stands in the table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct SlotIndex(u32);
+pub(crate) struct SlotIndex(u32);
 
-/// A socket of any sort.
-pub(super) enum Slot {
+/// A socket of any sort. `C` is the kind's connection.
+pub(crate) enum Slot<C> {
     /// A TCP listener.
     Listener(Box<Listener>),
     /// A TCP connection in any state.
-    Connection(Box<Connection>),
+    Connection(Box<C>),
     /// A UDP socket.
     Datagram(Box<Datagram>),
 }
 
 /// What an id of the caller's stands for.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) enum Place {
+pub(crate) enum Place {
     /// Nothing.
     #[default]
     Free,
@@ -47,8 +46,8 @@ pub(super) enum Place {
 }
 
 /// The table.
-pub(super) struct Slots {
-    slots: Vec<Option<Slot>>,
+pub(crate) struct Slots<C> {
+    slots: Vec<Option<Slot<C>>>,
     free: Vec<SlotIndex>,
     /// For each slot, whether it is in `dirty`.
     queued: Vec<bool>,
@@ -60,9 +59,9 @@ pub(super) struct Slots {
     most: usize,
 }
 
-impl Slots {
+impl<C> Slots<C> {
     /// A table for at most `most` sockets.
-    pub(super) fn new(most: u32) -> Self {
+    pub(crate) fn new(most: u32) -> Self {
         Self {
             slots: Vec::new(),
             free: Vec::new(),
@@ -76,12 +75,12 @@ impl Slots {
     }
 
     /// Whether there is room for another socket.
-    pub(super) fn has_room(&self) -> bool {
+    pub(crate) fn has_room(&self) -> bool {
         !self.free.is_empty() || self.slots.len() < self.most
     }
 
     /// Puts a socket into the table, which has room.
-    pub(super) fn insert(&mut self, slot: Slot) -> SlotIndex {
+    pub(crate) fn insert(&mut self, slot: Slot<C>) -> SlotIndex {
         if let Some(index) = self.free.pop() {
             self.slots[index.0 as usize] = Some(slot);
             return index;
@@ -95,7 +94,7 @@ impl Slots {
     }
 
     /// Takes a socket out of the table.
-    pub(super) fn remove(&mut self, index: SlotIndex) -> Option<Slot> {
+    pub(crate) fn remove(&mut self, index: SlotIndex) -> Option<Slot<C>> {
         let slot = self.slots[index.0 as usize].take()?;
         self.wake_at(index, None);
         self.free.push(index);
@@ -103,12 +102,12 @@ impl Slots {
     }
 
     /// The socket there, if there is one.
-    pub(super) fn get_mut(&mut self, index: SlotIndex) -> Option<&mut Slot> {
+    pub(crate) fn get_mut(&mut self, index: SlotIndex) -> Option<&mut Slot<C>> {
         self.slots[index.0 as usize].as_mut()
     }
 
     /// The connection there, if it is one.
-    pub(super) fn connection(&mut self, index: SlotIndex) -> Option<&mut Connection> {
+    pub(crate) fn connection(&mut self, index: SlotIndex) -> Option<&mut C> {
         match self.get_mut(index) {
             Some(Slot::Connection(connection)) => Some(connection),
             _ => None,
@@ -116,7 +115,7 @@ impl Slots {
     }
 
     /// The listener there, if it is one.
-    pub(super) fn listener(&mut self, index: SlotIndex) -> Option<&mut Listener> {
+    pub(crate) fn listener(&mut self, index: SlotIndex) -> Option<&mut Listener> {
         match self.get_mut(index) {
             Some(Slot::Listener(listener)) => Some(listener),
             _ => None,
@@ -124,7 +123,7 @@ impl Slots {
     }
 
     /// The UDP socket there, if it is one.
-    pub(super) fn datagram(&mut self, index: SlotIndex) -> Option<&mut Datagram> {
+    pub(crate) fn datagram(&mut self, index: SlotIndex) -> Option<&mut Datagram> {
         match self.get_mut(index) {
             Some(Slot::Datagram(datagram)) => Some(datagram),
             _ => None,
@@ -132,12 +131,12 @@ impl Slots {
     }
 
     /// All sockets.
-    pub(super) fn iter(&self) -> impl Iterator<Item = &Slot> {
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &Slot<C>> {
         self.slots.iter().flatten()
     }
 
     /// Up to `count` places from number `from` on, and the number to go on from, 0 at the end.
-    pub(super) fn some(&self, from: usize, count: usize) -> (Vec<SlotIndex>, usize) {
+    pub(crate) fn some(&self, from: usize, count: usize) -> (Vec<SlotIndex>, usize) {
         let end = self.slots.len().min(from.saturating_add(count));
         let number = |at: usize| SlotIndex(u32::try_from(at).unwrap_or(u32::MAX));
         let next = if end == self.slots.len() { 0 } else { end };
@@ -145,17 +144,17 @@ impl Slots {
     }
 
     /// What `id` stands for.
-    pub(super) fn place(&self, id: SocketId) -> Place {
+    pub(crate) fn place(&self, id: SocketId) -> Place {
         self.ids.get(id.0 as usize).copied().unwrap_or_default()
     }
 
     /// Whether `id` is within bounds and stands for nothing.
-    pub(super) fn is_free(&self, id: SocketId) -> bool {
+    pub(crate) fn is_free(&self, id: SocketId) -> bool {
         (id.0 as usize) < self.most && self.place(id) == Place::Free
     }
 
     /// Lets `id`, which is within bounds, stand for `place`.
-    pub(super) fn assign(&mut self, id: SocketId, place: Place) {
+    pub(crate) fn assign(&mut self, id: SocketId, place: Place) {
         let at = id.0 as usize;
         if at >= self.ids.len() {
             self.ids.resize(at + 1, Place::Free);
@@ -164,33 +163,33 @@ impl Slots {
     }
 
     /// Asks for service at the next opportunity.
-    pub(super) fn mark(&mut self, index: SlotIndex) {
+    pub(crate) fn mark(&mut self, index: SlotIndex) {
         if !std::mem::replace(&mut self.queued[index.0 as usize], true) {
             self.dirty.push_back(index);
         }
     }
 
     /// Asks for service before anybody else.
-    pub(super) fn mark_first(&mut self, index: SlotIndex) {
+    pub(crate) fn mark_first(&mut self, index: SlotIndex) {
         if !std::mem::replace(&mut self.queued[index.0 as usize], true) {
             self.dirty.push_front(index);
         }
     }
 
     /// Who is to be served next.
-    pub(super) fn next_dirty(&mut self) -> Option<SlotIndex> {
+    pub(crate) fn next_dirty(&mut self) -> Option<SlotIndex> {
         let index = self.dirty.pop_front()?;
         self.queued[index.0 as usize] = false;
         Some(index)
     }
 
     /// How many ask for service.
-    pub(super) fn dirty_count(&self) -> usize {
+    pub(crate) fn dirty_count(&self) -> usize {
         self.dirty.len()
     }
 
     /// Sets when to serve a socket if nothing else happens.
-    pub(super) fn wake_at(&mut self, index: SlotIndex, wake: Option<Instant>) {
+    pub(crate) fn wake_at(&mut self, index: SlotIndex, wake: Option<Instant>) {
         let wakes = &mut self.wakes[index.0 as usize];
         if *wakes == wake {
             return;
@@ -205,12 +204,12 @@ impl Slots {
     }
 
     /// The earliest time at which a socket is to be served.
-    pub(super) fn next_wake(&self) -> Option<Instant> {
+    pub(crate) fn next_wake(&self) -> Option<Instant> {
         self.timers.first().map(|(wake, _)| *wake)
     }
 
     /// Marks up to `count` sockets whose time has come.
-    pub(super) fn expire(&mut self, now: Instant, count: usize) {
+    pub(crate) fn expire(&mut self, now: Instant, count: usize) {
         for _ in 0..count {
             let Some(&(wake, index)) = self.timers.first() else { return };
             if wake > now {

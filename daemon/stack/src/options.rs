@@ -1,13 +1,10 @@
 //! Socket options, kept by listeners for the connections that they will accept.
 //!
-//! Owns: the meaning of each [`SocketOption`] in this kind. Must never: accept a value that the
-//! library would panic on.
+//! Owns: the meaning of each [`SocketOption`]. Must never: accept a value that a kind would panic on.
 #![forbid(unsafe_code)]
 
 use std::time::Duration;
 
-use ::smoltcp::socket::tcp;
-use ::smoltcp::time::Duration as LibraryDuration;
 use dmm_proto::op::SocketOption;
 use nix::errno::Errno;
 
@@ -15,22 +12,23 @@ use crate::config::TcpConfig;
 
 /// The options of a socket.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Options {
-    no_delay: bool,
+pub(crate) struct Options {
+    /// Whether short segments do not wait for acknowledgements (`TCP_NODELAY`).
+    pub(crate) no_delay: bool,
     /// Hops that its packets may make, if not the default.
-    pub(super) hop_limit: Option<u8>,
+    pub(crate) hop_limit: Option<u8>,
     /// How long it may be silent before the peer is asked for a sign of life.
-    pub(super) keep_alive: Option<Duration>,
+    pub(crate) keep_alive: Option<Duration>,
     /// How long the peer may not answer.
-    pub(super) user_timeout: Duration,
+    pub(crate) user_timeout: Duration,
     default_timeout: Duration,
     /// Whether closing it is a reset.
-    pub(super) reset_on_close: bool,
+    pub(crate) reset_on_close: bool,
 }
 
 impl Options {
     /// The defaults of a stack.
-    pub(super) fn new(config: &TcpConfig) -> Self {
+    pub(crate) fn new(config: &TcpConfig) -> Self {
         let default_timeout = Duration::from_secs(config.user_timeout_s.into());
         let keep_alive = config.keepalive_s.map(|seconds| Duration::from_secs(seconds.into()));
         Self {
@@ -44,7 +42,7 @@ impl Options {
     }
 
     /// Sets one.
-    pub(super) fn set(&mut self, option: SocketOption, value: u32) -> Result<(), Errno> {
+    pub(crate) fn set(&mut self, option: SocketOption, value: u32) -> Result<(), Errno> {
         match option {
             SocketOption::NoDelay => self.no_delay = value != 0,
             SocketOption::KeepAlive => {
@@ -62,15 +60,5 @@ impl Options {
             SocketOption::ResetOnClose => self.reset_on_close = value != 0,
         }
         Ok(())
-    }
-
-    /// Tells the library's socket those that it carries out. Timeouts are not among them: its own
-    /// would end idle connections.
-    pub(super) fn apply(&self, socket: &mut tcp::Socket<'_>) {
-        let micros = |span: Duration| u64::try_from(span.as_micros()).unwrap_or(u64::MAX);
-        socket.set_nagle_enabled(!self.no_delay);
-        socket.set_hop_limit(self.hop_limit);
-        socket
-            .set_keep_alive(self.keep_alive.map(|span| LibraryDuration::from_micros(micros(span))));
     }
 }
