@@ -23,6 +23,8 @@ mod datagram;
 mod discovery;
 pub mod kinds;
 mod listener;
+#[cfg(test)]
+mod native;
 mod neighbours;
 mod net;
 mod options;
