@@ -1,4 +1,4 @@
-//! The two library sockets that all UDP sockets share.
+//! The library socket that all UDP sockets share.
 //!
 //! Owns: [`Carrier`], which lets the library check and take apart, or put together and fragment, one
 //! datagram at a time. Payload waits in the FIFOs alone. Must never: keep a datagram.

@@ -1,7 +1,6 @@
 //! The seam to the library: one interface, driven frame by frame.
 //!
-//! Owns: the library's [`Interface`] and the device that it believes in, which is one received
-//! frame and a row of transmit slots; and the neighbours that frames go to. Called for each frame
+//! Owns: the library's [`Interface`], and the neighbours that frames go to. Called for each frame
 //! in and for each socket that may send.
 //! Must never: let the library loop over sockets or frames by itself: each socket stands in a set
 //! of its own, so that the work for a frame does not grow with the number of sockets.
@@ -10,36 +9,26 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::ops::Range;
 
-use ::smoltcp::config::{IFACE_MAX_ADDR_COUNT, IFACE_MAX_ROUTE_COUNT, IFACE_NEIGHBOR_CACHE_COUNT};
-use ::smoltcp::iface::{Config, Interface, Route as LibraryRoute, SocketSet};
-use ::smoltcp::phy::{self, Checksum, DeviceCapabilities, Medium};
+use ::smoltcp::iface::{Config, Interface, SocketSet};
+use ::smoltcp::phy::{Checksum, DeviceCapabilities, Medium};
 use ::smoltcp::time::Instant as LibraryInstant;
-use ::smoltcp::wire::{EthernetAddress, HardwareAddress, IpCidr};
+use ::smoltcp::wire::{EthernetAddress, HardwareAddress};
 use dmm_port::{Instant, TxBurst};
 
 use super::counters::Counters;
+use super::device::{Device, Outcome};
 use super::fragment::{self, Identifications};
 use super::introductions::{Introduction, Introductions};
 use super::memory::Lent;
+use super::network;
 use super::sequence::Sequence;
-use crate::config::{Prefix, Route, StackConfig};
+use crate::config::StackConfig;
 use crate::discovery::Mac;
 use crate::neighbours::{Neighbours, Purpose, Way};
-use crate::net::{self, Limits, Net};
+use crate::net::Net;
 
 /// Bytes of an Ethernet header without tags (IEEE 802.3 clause 3.1).
 const ETHERNET_HEADER_BYTES: usize = 14;
-
-/// Bits of the link-local prefix `fe80::/10` (RFC 4291 section 2.4).
-const LINK_LOCAL_BITS: u8 = 10;
-
-/// What the library's tables hold: one address is for the link-local prefix, and half of the
-/// neighbours are left to those that are learned.
-pub(super) const LIMITS: Limits = Limits {
-    addresses: IFACE_MAX_ADDR_COUNT - 1,
-    routes: IFACE_MAX_ROUTE_COUNT,
-    neighbours: IFACE_NEIGHBOR_CACHE_COUNT / 2,
-};
 
 /// What became of a socket's turn to send.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -101,7 +90,7 @@ impl Link {
             sequence: None,
         };
         let mut iface = Box::new(Interface::new(library, &mut device, LibraryInstant::ZERO));
-        configure(&mut iface, net, config.mac);
+        network::configure(&mut iface, net, config.mac);
         let neighbours = Neighbours::new(config, net);
         let introductions = Introductions::new(config.mac, net);
         let nobody = SocketSet::new(Vec::new());
@@ -412,39 +401,6 @@ impl Link {
     }
 }
 
-/// Tells the library of the network.
-fn configure(iface: &mut Interface, net: &Net, mac: Mac) {
-    iface.update_ip_addrs(|addresses| {
-        for prefix in net.addresses().iter().chain(&link_local(net, mac)) {
-            addresses.push(cidr(prefix)).expect("the count was checked");
-        }
-    });
-    iface.routes_mut().update(|routes| {
-        for Route { to, via } in net.routes() {
-            let (cidr, via_router) = (cidr(to), (*via).into());
-            let route = LibraryRoute { cidr, via_router, preferred_until: None, expires_at: None };
-            routes.push(route).expect("the count was checked");
-        }
-    });
-}
-
-/// What tells the library that the link-local prefix is on the link. If we have no address in
-/// it, the one that RFC 4291 appendix A makes of the Ethernet address stands in; it is not one
-/// of ours, and packets to it do not get as far as the library.
-fn link_local(net: &Net, mac: Mac) -> Option<Prefix> {
-    let mut v6 = net.addresses().iter().filter(|prefix| prefix.address.is_ipv6()).peekable();
-    v6.peek()?;
-    let own = v6.map(|prefix| prefix.address).find(|address| net::is_link_local(*address));
-    let [a, b, c, d, e, f] = mac;
-    let stand_in = [0xfe, 0x80, 0, 0, 0, 0, 0, 0, a ^ 2, b, c, 0xff, 0xfe, d, e, f];
-    let address = own.unwrap_or_else(|| Ipv6Addr::from(stand_in).into());
-    Some(Prefix { address, len: LINK_LOCAL_BITS })
-}
-
-fn cidr(prefix: &Prefix) -> IpCidr {
-    IpCidr::new(prefix.address.into(), prefix.len)
-}
-
 /// The library counts microseconds.
 pub(super) fn to_library(now: Instant) -> LibraryInstant {
     LibraryInstant::from_micros(i64::try_from(now.as_micros()).unwrap_or(i64::MAX))
@@ -452,99 +408,6 @@ pub(super) fn to_library(now: Instant) -> LibraryInstant {
 
 fn from_library(then: LibraryInstant) -> Instant {
     Instant::from_micros(u64::try_from(then.total_micros()).unwrap_or(0))
-}
-
-/// What the library did with the transmit tokens that it took.
-#[derive(Clone, Copy, Debug, Default)]
-struct Outcome {
-    /// It took one.
-    taken: bool,
-    /// It wrote a frame into a slot.
-    written: bool,
-    /// It wrote a frame for which there was no slot.
-    lost: bool,
-}
-
-struct Device<'a, 'b> {
-    capabilities: &'a DeviceCapabilities,
-    frame: Option<&'a [u8]>,
-    out: Option<&'a mut TxBurst<'b>>,
-    scratch: &'a mut Vec<u8>,
-    outcome: &'a mut Outcome,
-    sequence: Option<&'a mut Sequence>,
-}
-
-impl<'b> Device<'_, 'b> {
-    fn token(&mut self) -> TxToken<'_, 'b> {
-        TxToken {
-            out: self.out.as_deref_mut(),
-            scratch: self.scratch,
-            outcome: self.outcome,
-            sequence: self.sequence.as_deref_mut(),
-        }
-    }
-}
-
-impl<'b> phy::Device for Device<'_, 'b> {
-    type RxToken<'t>
-        = RxToken<'t>
-    where
-        Self: 't;
-    type TxToken<'t>
-        = TxToken<'t, 'b>
-    where
-        Self: 't;
-
-    fn receive(&mut self, _: LibraryInstant) -> Option<(RxToken<'_>, TxToken<'_, 'b>)> {
-        let frame = self.frame.take()?;
-        Some((RxToken(frame), self.token()))
-    }
-
-    fn transmit(&mut self, _: LibraryInstant) -> Option<TxToken<'_, 'b>> {
-        if self.out.as_ref().is_some_and(|tx| tx.free() == 0) {
-            return None;
-        }
-        self.outcome.taken = true;
-        Some(self.token())
-    }
-
-    fn capabilities(&self) -> DeviceCapabilities {
-        self.capabilities.clone()
-    }
-}
-
-struct RxToken<'a>(&'a [u8]);
-
-impl phy::RxToken for RxToken<'_> {
-    fn consume<R, F: FnOnce(&[u8]) -> R>(self, read: F) -> R {
-        read(self.0)
-    }
-}
-
-struct TxToken<'a, 'b> {
-    out: Option<&'a mut TxBurst<'b>>,
-    scratch: &'a mut Vec<u8>,
-    outcome: &'a mut Outcome,
-    sequence: Option<&'a mut Sequence>,
-}
-
-impl phy::TxToken for TxToken<'_, '_> {
-    fn consume<R, F: FnOnce(&mut [u8]) -> R>(self, len: usize, write: F) -> R {
-        let Some(buffer) = self.out.and_then(|tx| tx.next(len)) else {
-            self.outcome.lost = true;
-            self.scratch.resize(len, 0);
-            return write(self.scratch);
-        };
-        // A slot holds what an earlier frame left there, and the library sets some header fields
-        // bit by bit.
-        buffer.fill(0);
-        let result = write(buffer);
-        if let Some(sequence) = self.sequence {
-            sequence.sending(buffer);
-        }
-        self.outcome.written = true;
-        result
-    }
 }
 
 /// Writes a frame into a slot. Returns whether there was one.

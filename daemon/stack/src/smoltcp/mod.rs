@@ -24,11 +24,13 @@ mod challenge;
 mod checksum;
 mod connection;
 mod counters;
+mod device;
 mod echo;
 mod fragment;
 mod introductions;
 mod link;
 mod memory;
+mod network;
 mod receive;
 mod requests;
 mod sequence;
@@ -99,7 +101,7 @@ pub(crate) struct SmoltcpStack {
 impl SmoltcpStack {
     /// A stack without sockets.
     pub(crate) fn new(config: &StackConfig) -> Result<Self, BuildError> {
-        let net = Net::new(config, link::LIMITS)?;
+        let net = Net::new(config, network::LIMITS)?;
         Ok(Self {
             mac: config.mac,
             link: Link::new(config, &net),

@@ -43,11 +43,14 @@ const CASES: [Case; 4] = [
 
 /// All cases, beside what is recorded.
 pub fn of_messages(effort: &Effort) -> anyhow::Result<Measured> {
+    let folder = tempfile::tempdir()?;
+    let pidfd = folder.path().join("pidfd.so");
+    compile::shared_library("tests/bench/c/pidfd.c", &pidfd)?;
     let mut figures = Vec::new();
     for case in &CASES {
         let mut counted: [Vec<f64>; 4] = Default::default();
         for _ in 0..effort.runs.min(RUNS_MAX) {
-            let [sent, received] = in_daemon(case)?;
+            let [sent, received] = in_daemon(case, &pidfd)?;
             let run = [in_client(case, "send")?, in_client(case, "receive")?, sent, received];
             counted.iter_mut().zip(run).for_each(|(counted, run)| counted.push(run));
         }
@@ -67,15 +70,13 @@ pub fn of_messages(effort: &Effort) -> anyhow::Result<Measured> {
     Ok(Measured { setup, figures })
 }
 
-/// Of the sending and of the receiving worker.
-fn in_daemon(case: &Case) -> anyhow::Result<[f64; 2]> {
+/// Of the sending and of the receiving worker, `pidfd` being what stands in for pidfd_open(2).
+fn in_daemon(case: &Case, pidfd: &Path) -> anyhow::Result<[f64; 2]> {
     let mut counts = [[0; 2]; 2];
     for (count, messages) in counts.iter_mut().zip(MESSAGES) {
         let folder = tempfile::tempdir()?;
-        let library = folder.path().join("pidfd.so");
-        compile::shared_library("tests/bench/c/pidfd.c", &library)?;
         let mut command = callgrind(&folder, &["--separate-threads=yes"], &program("dmmd")?);
-        command.env("LD_PRELOAD", library);
+        command.env("LD_PRELOAD", pidfd);
         let daemon = Daemon::start_by(command, &on_wire([0, 1], "interrupt"))?;
         let client = client_command(Command::new(program("bench-messages")?), case, messages);
         run(client, &daemon)?;

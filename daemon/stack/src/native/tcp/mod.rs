@@ -6,3 +6,5 @@ mod receiver;
 mod rtt;
 mod scoreboard;
 mod sender;
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,454 @@
+//! The sending half of a connection: what is under way, what may follow, and what to do about loss.
+//!
+//! Owns: the tx FIFO, the scoreboard, the windows of the peer and of congestion control, and the
+//! timers of retransmission. Called for each acknowledgement, for each segment to be sent, and when a
+//! timer is due. Must never: let go of a byte that is not acknowledged.
+//!
+//! ```text
+//!   FIFO head = base      una          nxt            written
+//!      ────┴──────────────┴── under way ┴── not sent ────┴──▶ positions
+//! ```
+#![forbid(unsafe_code)]
+
+mod output;
+mod repair;
+
+use std::time::Duration;
+
+use dmm_port::Instant;
+use dmm_proto::Breach;
+use dmm_proto::fifo::TxFifo;
+
+use super::position::{number, position};
+use super::rtt::Rtt;
+use super::scoreboard::{Delivered, Scoreboard};
+use crate::native::congestion::{Ack, Algorithm, Control, Window};
+pub(super) use output::Piece;
+use repair::{Phase, Probe, Undo};
+
+/// How long a peer may hold an acknowledgement back (RFC 8985 section 7.2, WCDelAckT).
+const ACK_DELAY_MAX: Duration = Duration::from_millis(200);
+/// Least time before a tail is probed.
+const PROBE_MIN: Duration = Duration::from_millis(2);
+/// How long a short segment waits for the window to open (RFC 9293 section 3.8.6.2.1).
+const OVERRIDE: Duration = Duration::from_millis(200);
+
+/// What a timer is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Timer {
+    /// Nothing was acknowledged for too long (RFC 6298).
+    Retransmit,
+    /// The tail may be lost (RFC 8985 section 7).
+    Probe,
+    /// A segment may be late rather than lost (RFC 8985 section 6.3).
+    Reorder,
+    /// The peer's window is closed (RFC 9293 section 3.8.6.1), or too small for a full segment.
+    Persist,
+}
+
+/// What an acknowledging segment says.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Acknowledgement<'a> {
+    /// The position acknowledged.
+    pub(super) position: u64,
+    /// Where the segment stands in the peer's stream.
+    pub(super) sequence: u64,
+    /// The peer's window, as it stands in the header.
+    pub(super) window: u16,
+    /// Ranges received out of order, or twice.
+    pub(super) sacks: &'a [(u32, u32)],
+    /// When what it answers was sent, by its timestamp.
+    pub(super) echo: Option<Instant>,
+    /// It holds nothing else: no payload, no SYN, no FIN.
+    pub(super) bare: bool,
+}
+
+/// What it brought about.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Acknowledged {
+    /// Something new was acknowledged.
+    pub(super) progress: bool,
+    /// Bytes of the FIFO were let go of.
+    pub(super) freed: bool,
+}
+
+/// Counts that a stack sums up.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(in super::super) struct Repairs {
+    /// Segments sent again.
+    pub(in super::super) again: u64,
+    /// Retransmission timeouts.
+    pub(in super::super) timeouts: u64,
+    /// Recoveries by acknowledgements.
+    pub(in super::super) recoveries: u64,
+    /// Probes of the tail.
+    pub(in super::super) probes: u64,
+    /// Losses that proved to be none.
+    pub(in super::super) undone: u64,
+}
+
+/// The sending half.
+pub(in super::super) struct Sender {
+    /// The number of our SYN.
+    pub(super) initial: u32,
+    /// The first position not acknowledged.
+    pub(super) una: u64,
+    /// The next to be sent for the first time.
+    pub(super) next: u64,
+    /// Where bytes come from, once there is an owner.
+    pub(super) fifo: Option<TxFifo>,
+    /// The position of the FIFO's head.
+    base: u64,
+    /// End the stream behind the last byte.
+    pub(super) finishing: bool,
+    /// The position behind the last that the peer has room for.
+    right: u64,
+    /// What the peer's window was last taken from: its position, and what it acknowledged.
+    window_of: (u64, u64),
+    window_max: u64,
+    /// By how many bits the peer's windows are shifted.
+    pub(super) shift: u8,
+    /// Payload bytes of a full segment.
+    mss: u64,
+    /// The peer tells what it received out of order.
+    pub(super) sack: bool,
+    /// Short segments do not wait.
+    pub(super) no_delay: bool,
+    board: Scoreboard,
+    pub(super) rtt: Rtt,
+    window: Window,
+    control: Algorithm,
+    phase: Phase,
+    /// What was sent before the loss that is being repaired.
+    recover: u64,
+    undo: Option<Undo>,
+    duplicates: u32,
+    timer: Option<(Instant, Timer)>,
+    /// A tail probe is out.
+    probing: Option<Probe>,
+    /// Send one segment whatever the windows say.
+    forced: Option<Timer>,
+    /// When something was sent last.
+    sent_at: Instant,
+    /// The window was what held the sender back.
+    limited: bool,
+    repairs: Repairs,
+}
+
+impl Sender {
+    /// A sender that has sent nothing.
+    pub(super) fn new(
+        now: Instant,
+        initial: u32,
+        fifo: Option<TxFifo>,
+        mss: u64,
+        control: Algorithm,
+    ) -> Self {
+        Self {
+            initial,
+            una: 0,
+            next: 0,
+            fifo,
+            base: 1,
+            finishing: false,
+            right: 1,
+            window_of: (0, 0),
+            window_max: 0,
+            shift: 0,
+            mss,
+            sack: false,
+            no_delay: false,
+            board: Scoreboard::default(),
+            rtt: Rtt::new(),
+            window: Window::initial(mss),
+            control,
+            phase: Phase::Open,
+            recover: 0,
+            undo: None,
+            duplicates: 0,
+            timer: None,
+            probing: None,
+            forced: None,
+            sent_at: now,
+            limited: false,
+            repairs: Repairs::default(),
+        }
+    }
+
+    /// The peer's SYN was taken: payload bytes of a full segment are known.
+    pub(super) fn synchronized(&mut self, mss: u64) {
+        self.mss = mss;
+        let size = if self.repairs.timeouts > 0 {
+            // RFC 6928 section 2: a lost SYN makes for a window of one.
+            mss
+        } else {
+            Window::initial(mss).size
+        };
+        self.window = Window { size, threshold: u64::MAX, mss };
+    }
+
+    /// Payload bytes of a full segment.
+    pub(super) const fn mss(&self) -> u64 {
+        self.mss
+    }
+
+    /// The number of the next segment.
+    pub(super) const fn number(&self, at: u64) -> u32 {
+        number(self.initial, at)
+    }
+
+    /// The position that an acknowledgement stands for.
+    pub(super) fn position(&self, acknowledgement: u32) -> Option<u64> {
+        position(self.initial, self.una, acknowledgement)
+    }
+
+    /// The position behind the last byte written.
+    fn written(&self) -> u64 {
+        self.base + self.queued()
+    }
+
+    /// Bytes written and not acknowledged.
+    pub(super) fn queued(&self) -> u64 {
+        self.fifo.as_ref().map_or(0, TxFifo::queued)
+    }
+
+    /// Whether our FIN was sent.
+    fn fin_sent(&self) -> bool {
+        self.finishing && self.next > self.written()
+    }
+
+    /// Whether everything, the FIN included, is acknowledged.
+    pub(super) fn is_done(&self) -> bool {
+        self.fin_sent() && self.una == self.next
+    }
+
+    /// Whether something waits to be sent or acknowledged.
+    pub(super) fn is_busy(&self) -> bool {
+        self.una < self.next || self.queued() > 0 || (self.finishing && !self.is_done())
+    }
+
+    /// Bytes that the peer has room for from `una` on.
+    pub(super) const fn peer_window(&self) -> u64 {
+        self.right.saturating_sub(self.una)
+    }
+
+    /// The largest window that the peer ever had.
+    pub(super) const fn window_max(&self) -> u64 {
+        self.window_max
+    }
+
+    /// What was counted since the last call.
+    pub(super) fn take_repairs(&mut self) -> Repairs {
+        std::mem::take(&mut self.repairs)
+    }
+
+    /// Looks at how far the writer is.
+    pub(super) fn refresh(&mut self) -> Result<(), Breach> {
+        self.fifo.as_mut().map_or(Ok(()), TxFifo::refresh)
+    }
+
+    /// Takes the peer's window from its SYN, which is not shifted.
+    pub(super) fn first_window(&mut self, sequence: u64, window: u16) {
+        self.right = self.una.max(1) + u64::from(window);
+        self.window_max = u64::from(window);
+        self.window_of = (sequence, self.una);
+    }
+
+    /// Takes an acknowledgement, which is not beyond what was sent.
+    pub(super) fn acknowledge(&mut self, now: Instant, ack: &Acknowledgement<'_>) -> Acknowledged {
+        let mut outcome = Acknowledged::default();
+        let before = self.una;
+        let window_moved = self.take_window(ack);
+        let (least, smoothed) = (self.rtt.least(), self.rtt.smoothed());
+        let mut delivered = Delivered::default();
+        let flight = self.flying();
+        let mut twice = false;
+        for (first, last) in ack.sacks {
+            let (Some(start), Some(end)) = (self.position(*first), self.position(*last)) else {
+                continue;
+            };
+            // RFC 2883: what is below the acknowledgement was received twice.
+            if start < end && end <= ack.position {
+                twice = true;
+            } else if ack.position <= start && start < end && end <= self.next {
+                self.board.sack(now, (start, end), least, &mut delivered);
+            }
+        }
+        if ack.position > self.una {
+            self.board.acknowledge(now, ack.position, least, &mut delivered);
+            self.una = ack.position;
+            outcome.progress = true;
+            outcome.freed = self.let_go();
+            self.duplicates = 0;
+        } else if ack.bare && !window_moved && self.una < self.next && !self.is_probing_window() {
+            self.duplicates += 1;
+        }
+        self.right = self.right.max(self.una);
+        self.measure(now, ack, &delivered);
+        if twice {
+            self.received_twice(now);
+        }
+        if outcome.progress {
+            self.rtt.progress();
+        }
+        if outcome.progress || delivered.once > 0 {
+            self.detect_needless(now, ack, &delivered);
+        }
+        self.end_probe(now, ack, twice);
+        let lost = self.detect_loss(now, outcome.progress, (least, smoothed));
+        self.advance_phase(now, ack, before, delivered, lost);
+        if outcome.progress
+            && self.phase == Phase::Open
+            && (self.limited || flight >= self.window.size)
+        {
+            let ack = Ack {
+                now,
+                bytes: delivered.bytes,
+                rtt: delivered.rtt,
+                smoothed: self.rtt.smoothed(),
+                una: self.una,
+                next: self.next,
+            };
+            self.control.acknowledged(&mut self.window, &ack);
+        }
+        self.set_timer(now, outcome.progress || delivered.bytes > 0);
+        outcome
+    }
+
+    /// Bytes in flight. Without SACK each duplicate acknowledgement is a segment that left the network.
+    fn flying(&self) -> u64 {
+        let flying = self.board.flying();
+        let left = if self.sack { 0 } else { u64::from(self.duplicates) * self.mss };
+        flying.saturating_sub(left)
+    }
+
+    fn is_probing_window(&self) -> bool {
+        self.timer.is_some_and(|(_, timer)| timer == Timer::Persist)
+    }
+
+    /// RFC 9293 section 3.10.7.4: the newest segment's window counts.
+    fn take_window(&mut self, ack: &Acknowledgement<'_>) -> bool {
+        if (ack.sequence, ack.position) < self.window_of || ack.position < self.una {
+            return false;
+        }
+        let window = u64::from(ack.window) << self.shift;
+        let right = ack.position + window;
+        let moved = right != self.right;
+        self.right = right;
+        self.window_of = (ack.sequence, ack.position);
+        self.window_max = self.window_max.max(window);
+        if window > 0 && self.timer.is_some_and(|(_, timer)| timer == Timer::Persist) {
+            (self.timer, self.forced) = (None, None);
+            self.rtt.progress();
+        }
+        moved
+    }
+
+    /// Lets go of what is acknowledged. Returns whether that were bytes of the FIFO.
+    fn let_go(&mut self) -> bool {
+        let written = self.written();
+        let Some(fifo) = &mut self.fifo else { return false };
+        let bytes = self.una.min(written).saturating_sub(self.base);
+        if bytes > 0 {
+            fifo.consume(usize::try_from(bytes).expect("a FIFO's capacity has 32 bits"));
+            self.base += bytes;
+        }
+        bytes > 0
+    }
+
+    fn measure(&mut self, now: Instant, ack: &Acknowledgement<'_>, delivered: &Delivered) {
+        // Karn's rule (RFC 6298 section 3): of what was sent once only, or by timestamps.
+        let sample = match (delivered.rtt, ack.echo) {
+            (Some(rtt), _) => Some(rtt),
+            (None, Some(echo)) if delivered.bytes > 0 => Some(now.since(echo)),
+            _ => None,
+        };
+        if let Some(sample) = sample {
+            self.rtt.sample(now, sample.max(Duration::from_micros(1)));
+        }
+    }
+
+    /// Does what a timer that is due asks for.
+    pub(super) fn expire(&mut self, now: Instant) {
+        let Some((at, timer)) = self.timer else { return };
+        if at > now {
+            return;
+        }
+        self.timer = None;
+        match timer {
+            Timer::Retransmit => self.time_out(now),
+            Timer::Probe => {
+                self.repairs.probes += 1;
+                self.forced = Some(Timer::Probe);
+            }
+            Timer::Reorder => {
+                let times = (self.rtt.least(), self.rtt.smoothed());
+                if self.detect_loss(now, false, times) && self.phase == Phase::Open {
+                    self.begin_recovery(now);
+                }
+                self.set_timer(now, false);
+            }
+            Timer::Persist => {
+                self.rtt.double();
+                self.forced = Some(Timer::Persist);
+            }
+        }
+    }
+
+    /// When a timer is due.
+    pub(super) fn deadline(&self) -> Option<Instant> {
+        self.timer.map(|(at, _)| at)
+    }
+
+    /// Sets the timer for what is under way. With `anew`, time begins to count now.
+    fn set_timer(&mut self, now: Instant, anew: bool) {
+        if self.board.is_empty() {
+            if self.timer.is_some_and(|(_, timer)| timer != Timer::Persist) {
+                self.timer = None;
+            }
+            return;
+        }
+        if self.timer.is_some_and(|(_, timer)| timer == Timer::Reorder) {
+            return;
+        }
+        if self.timer.is_some() && !anew {
+            return;
+        }
+        let timeout = now + self.rtt.timeout();
+        let tail = self.probe_after().map(|after| now + after).filter(|at| *at < timeout);
+        self.timer = Some(match tail {
+            Some(at) => (at, Timer::Probe),
+            None => (timeout, Timer::Retransmit),
+        });
+    }
+
+    /// RFC 8985 section 7.2.
+    fn probe_after(&self) -> Option<Duration> {
+        let plain = self.sack
+            && self.phase == Phase::Open
+            && self.probing.is_none()
+            && !self.board.has_sacked()
+            && self.una > 0;
+        if !plain {
+            return None;
+        }
+        let smoothed = self.rtt.smoothed()?;
+        let delay = if self.board.len() == 1 { ACK_DELAY_MAX } else { Duration::ZERO };
+        Some((smoothed * 2 + delay).max(PROBE_MIN))
+    }
+
+    /// Gives memory back that an idle connection does not need.
+    pub(super) fn trim(&mut self, hungry: bool) -> Result<(), Breach> {
+        self.board.shrink();
+        // A writer that is owed room would not ask again.
+        if let (false, Some(fifo)) = (hungry, &mut self.fifo) {
+            fifo.let_go()?;
+        }
+        Ok(())
+    }
+}
+
+/// Timestamps count milliseconds: in these a time can be compared with an echo.
+const fn millis(at: Instant) -> u64 {
+    at.as_micros() / 1000
+}

@@ -1,0 +1,202 @@
+//! What to send next.
+//!
+//! Owns: the choice among what is lost, what is new and what a timer asks for. Called until there is
+//! nothing, or no slot. Must never: send beyond the peer's window but for its probe.
+#![forbid(unsafe_code)]
+
+use dmm_port::Instant;
+
+use super::repair::{Forward, Phase, Probe};
+use super::{OVERRIDE, Sender, Timer};
+use crate::native::congestion::{Control, Window};
+
+/// A segment to be sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in super::super) struct Piece {
+    /// Its first position.
+    pub(in super::super) start: u64,
+    /// Bytes of payload.
+    pub(in super::super) len: usize,
+    /// It opens the connection.
+    pub(in super::super) syn: bool,
+    /// It ends the stream.
+    pub(in super::super) fin: bool,
+    /// It ends what was written.
+    pub(in super::super) push: bool,
+    again: bool,
+}
+
+impl Piece {
+    pub(super) fn end(&self) -> u64 {
+        self.start + self.len as u64 + u64::from(self.syn) + u64::from(self.fin)
+    }
+}
+
+impl Sender {
+    /// What to send next, if anything. Nothing has changed until [`Sender::sent`].
+    pub(in super::super) fn next_piece(&self, open: bool) -> Option<Piece> {
+        if !open {
+            return self.opening();
+        }
+        if let Some(forced) = self.forced {
+            return self.forced_piece(forced);
+        }
+        let Some(lost) = self.board.first_lost() else { return self.new_piece() };
+        let len = (lost.end - lost.start).min(self.mss);
+        let fits = self.flying() == 0 || self.flying() + len <= self.window.size;
+        let wait = match self.phase {
+            Phase::Timeout(Forward::First) => lost.start > self.una,
+            // RFC 5682 section 2.1: new data, if there is any that the peer has room for.
+            Phase::Timeout(Forward::New) if self.next < self.written().min(self.right) => {
+                return self.new_piece();
+            }
+            _ => false,
+        };
+        (fits && !wait).then(|| self.piece(lost.start, lost.end - lost.start, true))
+    }
+
+    pub(super) fn opening(&self) -> Option<Piece> {
+        let again = self.next > 0;
+        let due = !again || self.board.first_lost().is_some() || self.forced.is_some();
+        let syn = Piece { start: 0, len: 0, syn: true, fin: false, push: false, again };
+        due.then_some(syn)
+    }
+
+    pub(super) fn new_piece(&self) -> Option<Piece> {
+        let written = self.written();
+        let unsent = written.saturating_sub(self.next);
+        let fin_due = self.finishing && self.next <= written;
+        if unsent == 0 && !fin_due {
+            return None;
+        }
+        let flying = self.flying();
+        let room = self.window.size.saturating_sub(flying);
+        let window = self.right.saturating_sub(self.next);
+        if unsent == 0 {
+            // A FIN alone needs no window of the peer's, and no more of ours than there is.
+            return (room > 0 || flying == 0).then(|| self.piece(self.next, 0, false));
+        }
+        let len = unsent.min(self.mss).min(window);
+        if len == 0 || (room < len && flying > 0) {
+            return None;
+        }
+        let whole = len == unsent;
+        let held = if len == self.mss || (whole && fin_due) {
+            false
+        } else if !whole {
+            // RFC 9293 section 3.8.6.2.1: the window cuts it short.
+            len < self.window_max / 2
+        } else {
+            // Nagle (RFC 9293 section 3.7.4), as far as what is under way is short (Minshall).
+            !self.no_delay && self.next > self.una
+        };
+        (!held).then(|| self.piece(self.next, len, false))
+    }
+
+    pub(super) fn forced_piece(&self, forced: Timer) -> Option<Piece> {
+        let written = self.written();
+        let unsent = written.saturating_sub(self.next);
+        match forced {
+            Timer::Probe => {
+                let window = self.right.saturating_sub(self.next);
+                let len = unsent.min(self.mss).min(window);
+                if len > 0 {
+                    return Some(self.piece(self.next, len, false));
+                }
+                let last = self.board.last_unsacked()?;
+                Some(self.piece(last.start, last.end - last.start, true))
+            }
+            _ if self.una < self.next => {
+                let first = self.board.first()?;
+                Some(self.piece(first.start, (first.end - first.start).min(self.mss), true))
+            }
+            // A byte beyond the window, or as much as fits into it.
+            _ if unsent > 0 => {
+                let window = self.right.saturating_sub(self.next).max(1);
+                Some(self.piece(self.next, unsent.min(self.mss).min(window), false))
+            }
+            _ => (self.finishing && self.next == written).then(|| self.piece(self.next, 0, false)),
+        }
+    }
+
+    /// `numbers` positions from `start` on, as a segment.
+    pub(super) fn piece(&self, start: u64, numbers: u64, again: bool) -> Piece {
+        let written = self.written();
+        let syn = start == 0;
+        let end = (start + numbers).min(start + self.mss + u64::from(syn));
+        let first_byte = start + u64::from(syn);
+        let len = end.min(written).saturating_sub(first_byte);
+        let behind = first_byte + len;
+        let fin = self.finishing && behind == written && (!again || self.next > written);
+        Piece {
+            start,
+            len: usize::try_from(len).unwrap_or(0),
+            syn,
+            fin,
+            push: behind == written && len > 0,
+            again,
+        }
+    }
+
+    /// Copies a piece's bytes out of the FIFO.
+    pub(in super::super) fn copy(&self, piece: &Piece, bytes: &mut [u8]) {
+        if let Some(fifo) = &self.fifo {
+            let first = piece.start + u64::from(piece.syn);
+            fifo.copy_out(usize::try_from(first - self.base).unwrap_or(0), bytes);
+        }
+    }
+
+    /// Notes that a piece was sent.
+    pub(in super::super) fn sent(&mut self, now: Instant, piece: &Piece) {
+        let forced = self.forced.take();
+        let end = piece.end();
+        if piece.again {
+            self.repairs.again += 1;
+            self.board.sent_again(now, piece.start, end);
+            if let Some(undo) = &mut self.undo {
+                if undo.pending == 0 {
+                    undo.since = now;
+                }
+                undo.pending += 1;
+            }
+        } else {
+            if self.board.is_empty() && now.since(self.sent_at) > self.rtt.timeout() {
+                self.restart();
+            }
+            self.board.sent(now, self.next, end);
+            self.next = end;
+        }
+        if forced == Some(Timer::Probe) {
+            self.probing = Some(Probe { end: self.next, again: piece.again, sent_at: now });
+        }
+        if let Phase::Recovery(reduction) = &mut self.phase {
+            reduction.out += end - piece.start;
+        }
+        self.sent_at = now;
+        self.limited = self.flying() + self.mss > self.window.size;
+        if forced == Some(Timer::Persist) {
+            self.timer = Some((now + self.rtt.timeout(), Timer::Persist));
+        } else {
+            self.set_timer(now, piece.again || forced.is_some());
+        }
+    }
+
+    /// After an idle time the window is the initial one again, as what it learned is old (RFC 5681
+    /// section 4.1).
+    pub(super) fn restart(&mut self) {
+        self.control.idle();
+        self.window.size = self.window.size.min(Window::initial(self.mss).size);
+    }
+
+    /// Sees to it that a closed or narrow window is asked about. To be called when there was nothing
+    /// to send.
+    pub(in super::super) fn watch(&mut self, now: Instant) {
+        let waits = self.queued() > 0 && self.next < self.written() && self.board.is_empty();
+        if !waits || self.timer.is_some() || self.forced.is_some() {
+            return;
+        }
+        let closed = self.right <= self.next;
+        let after = if closed { self.rtt.timeout() } else { OVERRIDE };
+        self.timer = Some((now + after, Timer::Persist));
+    }
+}
