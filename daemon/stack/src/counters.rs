@@ -7,14 +7,14 @@ macro_rules! counters {
     ($($(#[doc = $doc:literal])* $field:ident = $name:literal,)*) => {
         /// Counts since the stack was made.
         #[derive(Clone, Debug, Default)]
-        pub(super) struct Counters { $($(#[doc = $doc])* pub(super) $field: u64,)* }
+        pub(crate) struct Counters { $($(#[doc = $doc])* pub(crate) $field: u64,)* }
 
         /// Each counter's name and what it counts.
         pub(crate) const MEANINGS: &[(&str, &str)] = &[$(($name, concat!($($doc),*)),)*];
 
         impl Counters {
             /// Shows each counter with its name.
-            pub(super) fn show(&self, show: &mut dyn FnMut(&'static str, u64)) {
+            pub(crate) fn show(&self, show: &mut dyn FnMut(&'static str, u64)) {
                 $(show($name, self.$field);)*
             }
         }

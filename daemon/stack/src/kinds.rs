@@ -7,15 +7,16 @@
 use std::net::IpAddr;
 
 use crate::config::StackConfig;
-use crate::{Stack, smoltcp, test};
+use crate::{Stack, smoltcp, sockets, test};
 
 /// Names of all kinds, for messages and schemas.
 pub const KINDS: [&str; 2] = ["smoltcp", "test"];
 
 /// The name and the meaning of each counter of the kind `kind`, so far as it says.
-#[must_use]
-pub fn meanings(kind: &str) -> &'static [(&'static str, &'static str)] {
-    if kind == "smoltcp" { smoltcp::MEANINGS } else { &[] }
+pub fn meanings(kind: &str) -> impl Iterator<Item = &'static (&'static str, &'static str)> {
+    let own: &[_] = if kind == "smoltcp" { smoltcp::MEANINGS } else { &[] };
+    let shared = if own.is_empty() { &[] } else { sockets::MEANINGS };
+    own.iter().chain(shared)
 }
 
 /// The least MTU of a path that carries IPv4 (RFC 791 section 3.2: 576 bytes must be accepted).

@@ -15,24 +15,15 @@
 //! copies between them and frames.
 #![deny(unsafe_code)]
 
-mod backoff;
 pub mod config;
 mod counters;
-mod credits;
-mod datagram;
-mod discovery;
+mod ip;
 pub mod kinds;
-mod listener;
 #[cfg(test)]
 mod native;
-mod neighbours;
-mod net;
-mod options;
 pub mod pair;
-mod reassembly;
-mod room;
-mod slots;
 mod smoltcp;
+mod sockets;
 mod test;
 
 use std::net::{IpAddr, SocketAddr};

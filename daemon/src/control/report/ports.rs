@@ -48,8 +48,9 @@ pub fn drops(control: &mut Control) -> Drops {
     let mut drops: BTreeMap<String, (u64, &str)> = BTreeMap::new();
     let of_kinds =
         control.config.stacks.iter().map(|s| dmm_stack::kinds::meanings(s.kind.as_str()));
-    let ring = [(TX_RING_FULL, " Frames for which the device's transmit ring had no room.")];
-    let known = of_kinds.flatten().chain(InstanceCounters::MEANINGS).chain(&ring);
+    const RING: [(&str, &str); 1] =
+        [(TX_RING_FULL, " Frames for which the device's transmit ring had no room.")];
+    let known = of_kinds.flatten().chain(InstanceCounters::MEANINGS).chain(&RING);
     for (name, meaning) in known.filter(|(name, _)| name.starts_with("drop.")) {
         drops.insert((*name).to_owned(), (0, meaning));
     }

@@ -7,7 +7,7 @@ use std::net::IpAddr;
 
 use dmm_port::checksum::{fold, sum};
 
-use crate::discovery::Mac;
+use crate::ip::discovery::Mac;
 
 /// Bytes of an Ethernet header without tags.
 pub(super) const ETHERNET_BYTES: usize = 14;

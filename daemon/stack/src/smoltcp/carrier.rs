@@ -15,10 +15,11 @@ use dmm_port::{Instant, TxBurst};
 use dmm_proto::fifo::datagram::Header;
 
 use super::counters::Counters;
-use super::fragment;
-use super::link::{Link, Sent, Socket};
+use super::link::{Link, Socket};
 use super::memory::Lent;
-use crate::datagram::Datagram;
+use crate::ip::{Sent, fragment};
+use crate::sockets::datagram::Datagram;
+use crate::sockets::udp::Carried;
 
 /// Bytes of a shared socket's buffer: the longest datagram (RFC 768).
 const CARRIER_BYTES: usize = 65_535;
@@ -112,21 +113,6 @@ impl Carrier {
         let turn = Socket { sockets: Lent::owned(&mut self.sockets), sequence: None };
         link.send(now, tx, (turn, to.ip()), counters).into()
     }
-}
-
-/// What became of a datagram to send.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Carried {
-    /// It is on its way, as a whole or as fragments.
-    Sent,
-    /// There is no transmit slot.
-    NoSlot,
-    /// The neighbour's Ethernet address is not known yet.
-    NoNeighbour,
-    /// It would take more fragments than a row of transmit slots holds.
-    TooBig,
-    /// There is no way to its destination.
-    Nowhere,
 }
 
 impl From<Sent> for Carried {

@@ -77,7 +77,7 @@ mod tests {
     use etherparse::{NetSlice, PacketBuilder, SlicedPacket, TransportSlice};
 
     use super::*;
-    use crate::smoltcp::checksum;
+    use crate::ip::checksum;
 
     #[test]
     fn a_challenge_goes_back_with_the_numbers_given() {

@@ -17,40 +17,19 @@ use dmm_port::Instant;
 use dmm_port::flow::Flow;
 use dmm_proto::Breach;
 use dmm_proto::fifo::{RxFifo, TxFifo};
+use dmm_proto::op::{How, SocketOption};
+use nix::errno::Errno;
 
 use super::link::Socket;
 use super::memory::{Memory, Tcp};
 use super::sequence::{CHALLENGE_EVERY, Sequence, Verdict};
-use crate::backoff::Backoff;
-use crate::options::Options;
-use crate::room::Room;
-use crate::slots::SlotIndex;
-use crate::{Fifos, SocketId, SocketReport};
-
-/// How long a handshake that the peer began may take: three retransmissions of our SYN at 1, 2 and
-/// 4 seconds, and as long again.
-const HALF_OPEN_LIFE: Duration = Duration::from_secs(15);
-
-/// How long a handshake may take that the peer began when others wait for its place: longer than
-/// nearly every round trip (RFC 6298 section 2.1 begins with 1 s).
-const HALF_OPEN_FAIR: Duration = Duration::from_secs(1);
-
-/// How long a neighbour may not answer before a connection attempt fails (RFC 4861 section 10:
-/// three solicitations, one a second).
-const NEIGHBOUR_PATIENCE: Duration = Duration::from_secs(3);
-
-/// Who a connection belongs to.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Owner {
-    /// A listener, until a credit takes it.
-    Backlog(SlotIndex),
-    /// A socket of the caller's.
-    Socket(SocketId),
-    /// A socket that was closed and is not gone.
-    Orphan(SocketId),
-    /// Nobody: it only sends its reset.
-    Nobody,
-}
+use crate::sockets::backoff::Backoff;
+use crate::sockets::options::Options;
+use crate::sockets::room::Room;
+use crate::sockets::{
+    self, HALF_OPEN_FAIR, HALF_OPEN_LIFE, Moved, NEIGHBOUR_PATIENCE, Owner, Rest,
+};
+use crate::{Fifos, SocketReport};
 
 /// How far a connection is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -126,17 +105,6 @@ pub(super) struct Intake {
     next: Option<TcpSeqNumber>,
 }
 
-/// What moving bytes brought about.
-#[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Moved {
-    /// The reader has new bytes.
-    pub(super) readable: bool,
-    /// The writer has room that it wished for.
-    pub(super) writable: bool,
-    /// The peer's FIN was reached.
-    pub(super) ended: bool,
-}
-
 impl Connection {
     /// A connection whose handshake begins.
     pub(super) fn new(
@@ -200,11 +168,6 @@ impl Connection {
         self.tcp.into_memory()
     }
 
-    /// Whether its handshake has taken longer than most do.
-    pub(super) fn is_late(&self, now: Instant) -> bool {
-        self.phase == Phase::Opening && now.since(self.opened_at) >= HALF_OPEN_FAIR
-    }
-
     /// What is to become of a segment for it.
     pub(super) fn judge(&self, frame: &[u8]) -> Verdict {
         self.sequence.judge(frame, self.state())
@@ -260,11 +223,6 @@ impl Connection {
         let since = self.busy_since?.max(self.heard_at);
         let open = self.phase == Phase::Open;
         open.then(|| self.sequence.probe_at(since, self.round_trip)).flatten()
-    }
-
-    /// Begins to count how long a closed connection takes to get on.
-    pub(super) fn orphaned(&mut self, now: Instant) {
-        self.progress_at = now;
     }
 
     /// Moves bytes between the FIFOs and the library's buffers as far as both sides allow.
@@ -409,9 +367,90 @@ impl Connection {
         // The library forgets the other end once a reset is sent.
         socket.state() == tcp::State::Closed && socket.remote_endpoint().is_none()
     }
+}
 
-    /// Gives chunks back if nothing moved since the last call.
-    pub(super) fn trim(&mut self) -> Result<(), Breach> {
+impl sockets::Connection for Connection {
+    fn flow(&self) -> Flow {
+        self.flow
+    }
+
+    fn owner(&self) -> Owner {
+        self.owner
+    }
+
+    fn set_owner(&mut self, owner: Owner) {
+        self.owner = owner;
+    }
+
+    fn adopt(&mut self, now: Instant, fifos: Fifos) {
+        (self.rx, self.tx) = (Some(fifos.rx), Some(fifos.tx));
+        self.settle(now);
+    }
+
+    fn send(&mut self) {
+        self.room.hungry = true;
+        if let Some(tx) = &mut self.tx {
+            // A breach is found again, and told, when the socket is served.
+            let _ = tx.hear();
+        }
+    }
+
+    fn receive(&mut self) {
+        self.stalled = false;
+    }
+
+    fn shut_down(&mut self, how: How) {
+        self.deaf |= how != How::Write;
+        self.finishing |= how != How::Read;
+    }
+
+    fn set_option(&mut self, option: SocketOption, value: u32) -> Result<(), Errno> {
+        self.options.set(option, value)?;
+        self.tcp.set_options(&self.options);
+        Ok(())
+    }
+
+    fn close(&mut self, now: Instant, abort: bool) -> Rest {
+        self.progress_at = now;
+        let mut reset = abort || self.options.reset_on_close;
+        reset |= self.phase == Phase::Opening;
+        // RFC 2525 section 2.17: a regular end would claim that all data was read.
+        reset |= self.tcp.can_recv() && !self.deaf;
+        if let Some(mut rx) = self.rx.take() {
+            reset |= rx.refresh().is_err() || (rx.unread() > 0 && !self.deaf);
+        }
+        if let Some(tx) = &mut self.tx {
+            // A last breach tells nothing new about an owner that is done with the socket.
+            reset |= tx.seal().is_err();
+        }
+        if !reset {
+            self.finishing = true;
+            return Rest::Something;
+        }
+        self.tx = None;
+        // RFC 9293 section 3.10.4: a SYN that was not answered needs no reset.
+        if self.state() == tcp::State::SynSent {
+            return Rest::Nothing;
+        }
+        sockets::Connection::abort(self);
+        Rest::Something
+    }
+
+    fn abort(&mut self) {
+        self.phase = Phase::Over;
+        self.tcp.abort();
+    }
+
+    fn disown(&mut self) {
+        (self.rx, self.tx) = (None, None);
+        sockets::Connection::abort(self);
+    }
+
+    fn is_late(&self, now: Instant) -> bool {
+        self.phase == Phase::Opening && now.since(self.opened_at) >= HALF_OPEN_FAIR
+    }
+
+    fn trim(&mut self) -> Result<(), Breach> {
         let idle = !std::mem::take(&mut self.active);
         if let (true, Some(rx)) = (idle, &mut self.rx) {
             rx.let_go()?;
@@ -423,8 +462,7 @@ impl Connection {
         Ok(())
     }
 
-    /// As `ss` would show it.
-    pub(super) fn report(&self) -> SocketReport {
+    fn report(&self) -> SocketReport {
         let socket = &self.tcp;
         let unread = self.rx.as_ref().map_or(0, RxFifo::unread);
         SocketReport {

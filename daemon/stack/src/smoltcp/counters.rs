@@ -5,30 +5,16 @@
 #![forbid(unsafe_code)]
 
 use crate::counters::counters;
-use crate::neighbours::Dropped;
-use crate::reassembly::Losses;
+use crate::ip::neighbours::Dropped;
+use crate::ip::reassembly::Losses;
 
 counters! {
     /// Frames given to the stack.
     rx_frames = "rx.frames",
     /// TCP segments of known connections.
     rx_segments = "rx.tcp_segments",
-    /// UDP datagrams delivered.
-    rx_datagrams = "rx.udp_datagrams",
     /// Frames written, of all kinds.
     tx_frames = "tx.frames",
-    /// UDP datagrams sent.
-    tx_datagrams = "tx.udp_datagrams",
-    /// Connections opened actively that were established.
-    connected = "tcp.connected",
-    /// Connections accepted into a backlog or by a credit.
-    accepted = "tcp.accepted",
-    /// Connections that a reset of the peer ended.
-    resets = "tcp.reset_by_peer",
-    /// Connections given up because the peer did not answer.
-    timeouts = "tcp.timed_out",
-    /// Connection attempts that the peer refused.
-    refused = "tcp.refused",
     /// Acknowledgements that showed a further loss (RFC 6582).
     recoveries = "tcp.partial_acknowledgements",
     /// Challenges sent to peers that may have wanted to end a connection (RFC 5961).
@@ -64,32 +50,12 @@ counters! {
     drop_challenged = "drop.tcp_challenged",
     /// Segments with numbers that the peer would not use, or behind IPv6 extension headers.
     drop_implausible = "drop.tcp_implausible",
-    /// SYNs for a listener whose backlog is full.
-    drop_backlog = "drop.tcp_backlog_full",
-    /// SYNs for which there is no socket left.
-    drop_sockets = "drop.tcp_sockets_max",
     /// SYNs for which there is no memory.
     drop_memory = "drop.tcp_no_memory",
     /// SYNs that made no connection: flags that do not belong together, or a broken header.
     drop_bad_syn = "drop.tcp_bad_syn",
-    /// Half-open connections that made way for newer ones in a full backlog.
-    drop_half_open_evicted = "drop.tcp_half_open_evicted",
-    /// Half-open connections that were not completed in time.
-    drop_half_open = "drop.tcp_half_open_expired",
-    /// UDP datagrams for a port that nobody is bound to.
-    drop_no_socket = "drop.udp_no_socket",
-    /// UDP datagrams from somebody other than the connected peer.
-    drop_not_peer = "drop.udp_not_peer",
     /// UDP datagrams that the library refused.
     drop_bad_datagram = "drop.udp_malformed",
-    /// UDP datagrams that found no room in their socket's FIFO.
-    drop_rx_full = "drop.udp_rx_full",
-    /// UDP datagrams that are too large for the path.
-    drop_too_big = "drop.udp_tx_too_big",
-    /// UDP datagrams to nowhere: no peer, no route, or an impossible address.
-    drop_no_destination = "drop.udp_tx_no_destination",
-    /// UDP datagrams whose neighbour did not answer in time.
-    drop_no_neighbour = "drop.udp_tx_no_neighbour",
     /// Neighbour messages that contradict a static neighbour.
     drop_neighbour = "drop.static_neighbour_contradicted",
     /// Answers and announcements of neighbours that this instance did not ask for.

@@ -16,9 +16,9 @@ use std::time::Duration;
 use ::smoltcp::config::IFACE_NEIGHBOR_CACHE_COUNT;
 use dmm_port::Instant;
 
-use crate::discovery::{self, Frame, Mac};
-use crate::neighbours::Purpose;
-use crate::net::Net;
+use crate::ip::discovery::{self, Frame, Mac};
+use crate::ip::neighbours::Purpose;
+use crate::ip::net::Net;
 
 /// How long the library is trusted to remember: half of its minute.
 const INTRODUCED: Duration = Duration::from_secs(30);

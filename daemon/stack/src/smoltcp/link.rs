@@ -17,31 +17,19 @@ use dmm_port::{Instant, TxBurst};
 
 use super::counters::Counters;
 use super::device::{Device, Outcome};
-use super::fragment::{self, Identifications};
 use super::introductions::{Introduction, Introductions};
 use super::memory::Lent;
 use super::network;
 use super::sequence::Sequence;
 use crate::config::StackConfig;
-use crate::discovery::Mac;
-use crate::neighbours::{Neighbours, Purpose, Way};
-use crate::net::Net;
+use crate::ip::discovery::Mac;
+use crate::ip::fragment::{self, Identifications};
+use crate::ip::neighbours::{Neighbours, Purpose, Way};
+use crate::ip::net::Net;
+use crate::ip::{Sent, Write};
 
 /// Bytes of an Ethernet header without tags (IEEE 802.3 clause 3.1).
 const ETHERNET_HEADER_BYTES: usize = 14;
-
-/// What became of a socket's turn to send.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Sent {
-    /// One frame was written; there may be more.
-    Frame,
-    /// The socket has nothing to send now.
-    Nothing,
-    /// It may have, but no transmit slot is free.
-    NoSlot,
-    /// It has, but the neighbour's Ethernet address is not known yet.
-    NoNeighbour,
-}
 
 /// A socket, on its turn.
 pub(super) struct Socket<'a> {
@@ -316,7 +304,7 @@ impl Link {
         tx: &mut TxBurst<'_>,
         (remote, len): (IpAddr, usize),
         counters: &mut Counters,
-        write: impl FnOnce(&mut [u8], (Mac, Mac)),
+        write: Write<'_>,
     ) -> Sent {
         if !self.opens(now, remote, tx, counters) {
             return Sent::NoNeighbour;

@@ -24,7 +24,7 @@ use ::smoltcp::time::Instant as LibraryInstant;
 use ::smoltcp::wire::IpListenEndpoint;
 use memmap2::{Advice, MmapMut};
 
-use crate::options::Options;
+use crate::sockets::options::Options;
 
 /// Memory for both buffers of a connection: zero, and without pages until it is written to.
 pub(super) struct Memory(MmapMut);

@@ -21,23 +21,18 @@
 
 mod carrier;
 mod challenge;
-mod checksum;
 mod connection;
 mod counters;
 mod device;
-mod echo;
-mod fragment;
 mod introductions;
 mod link;
 mod memory;
 mod network;
 mod receive;
-mod requests;
 mod sequence;
 mod serve;
 
-use std::collections::HashMap;
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 
 use ::smoltcp::config::FRAGMENTATION_BUFFER_SIZE;
 use ::smoltcp::socket::tcp;
@@ -46,19 +41,19 @@ use dmm_port::{Instant, RxFrame, TxBurst};
 use nix::errno::Errno;
 
 use crate::config::{Congestion, StackConfig, TcpConfig};
+use crate::ip::echo::Echoes;
+use crate::ip::net::Net;
+use crate::ip::reassembly::Reassembler;
 use crate::kinds::BuildError;
-use crate::net::Net;
-use crate::options::Options;
-use crate::reassembly::Reassembler;
-use crate::slots::{Slot, SlotIndex, Slots};
-use crate::{Event, Ping, Request, SocketReport, Stack};
+use crate::sockets::options::Options;
+use crate::sockets::{Owner, Sockets};
+use crate::{Event, Fifos, Ping, Request, SocketReport, Stack};
 use carrier::Carrier;
 use connection::Connection;
 use counters::Counters;
 pub(crate) use counters::MEANINGS;
-use echo::Echoes;
 use link::Link;
-use memory::Memory;
+use memory::{Memory, Tcp};
 
 // The library takes its limits from the environment of its build: `.cargo/config.toml`.
 const _: () = assert!(FRAGMENTATION_BUFFER_SIZE >= 65_535);
@@ -68,34 +63,20 @@ const _: () = assert!(FRAGMENTATION_BUFFER_SIZE >= 65_535);
 /// as long as receiving a few bursts.
 const SERVED_PER_POLL: usize = 256;
 
-/// Sockets that one trim looks at, at most: ten times a second, so that 10,000 are through in a
-/// second.
-const TRIMMED_PER_CALL: usize = 1024;
+/// Bytes of buffers kept for the next connections, with the pages that the last ones touched: those
+/// of 32 connections with buffers of 256 KiB each way.
+const SPARE_BYTES: usize = 16 << 20;
 
 /// A stack on the smoltcp library.
 pub(crate) struct SmoltcpStack {
     mac: [u8; 6],
     link: Link,
-    net: Net,
-    slots: Slots<Connection>,
-    flows: HashMap<Flow, SlotIndex>,
-    listeners: HashMap<SocketAddr, SlotIndex>,
-    datagrams: HashMap<SocketAddr, SlotIndex>,
+    sockets: Sockets<Connection>,
     carrier: Carrier,
     echoes: Echoes,
     reassembler: Reassembler,
-    /// Sockets that wait for a neighbour's Ethernet address.
-    waiting: Vec<SlotIndex>,
-    /// Buffers for the next connections.
-    spare: Vec<Memory>,
-    events: Vec<Event>,
     counters: Counters,
-    tcp: TcpConfig,
-    congestion: tcp::CongestionControl,
-    /// Options of new sockets.
-    options: Options,
-    /// Where the next trim goes on.
-    trim_from: usize,
+    buffers: Buffers,
 }
 
 impl SmoltcpStack {
@@ -105,26 +86,12 @@ impl SmoltcpStack {
         Ok(Self {
             mac: config.mac,
             link: Link::new(config, &net),
-            net,
-            slots: Slots::new(config.sockets_max),
-            flows: HashMap::new(),
-            listeners: HashMap::new(),
-            datagrams: HashMap::new(),
+            sockets: Sockets::new(config, net),
             carrier: Carrier::new(config.mtu),
             echoes: Echoes::new(config.mtu, config.seed),
             reassembler: Reassembler::default(),
-            waiting: Vec::new(),
-            spare: Vec::new(),
-            events: Vec::new(),
             counters: Counters::default(),
-            tcp: config.tcp,
-            congestion: match config.tcp.congestion {
-                Congestion::None => tcp::CongestionControl::None,
-                Congestion::Reno => tcp::CongestionControl::Reno,
-                Congestion::Cubic => tcp::CongestionControl::Cubic,
-            },
-            options: Options::new(&config.tcp),
-            trim_from: 0,
+            buffers: Buffers::new(&config.tcp),
         })
     }
 }
@@ -138,11 +105,15 @@ impl Stack for SmoltcpStack {
     }
 
     fn submit(&mut self, now: Instant, request: Request) -> Result<(), Errno> {
-        self.take_request(now, request)
+        let (link, buffers) = (&mut self.link, &mut self.buffers);
+        let open = |socket, flow, fifos, options| {
+            buffers.open(now, link, Owner::Socket(socket), flow, fifos, options)
+        };
+        self.sockets.take(now, request, open)
     }
 
     fn ping(&mut self, _now: Instant, ping: &Ping) -> Result<(), Errno> {
-        self.echoes.add(ping, &self.net)
+        self.echoes.add(ping, &self.sockets.net)
     }
 
     fn poll(&mut self, now: Instant, tx: &mut TxBurst<'_>, events: &mut Vec<Event>) {
@@ -150,28 +121,31 @@ impl Stack for SmoltcpStack {
         self.counters.add_fragment_losses(self.reassembler.take_losses());
         self.link.ask_neighbours(now, tx, &mut self.counters);
         self.link.flush_fragments(now, tx, &mut self.counters);
-        self.echoes.poll(now, tx, &mut self.link, &mut self.counters, &mut self.events);
-        self.slots.expire(now, SERVED_PER_POLL);
+        let (link, counters) = (&mut self.link, &mut self.counters);
+        self.echoes.poll(now, &mut self.sockets.events, |packet, write| {
+            link.send_frame(now, tx, packet, counters, write)
+        });
+        self.sockets.slots.expire(now, SERVED_PER_POLL);
         // Those that ask for more in this poll get it in the next, so no event is told twice.
-        for _ in 0..self.slots.dirty_count().min(SERVED_PER_POLL) {
-            let Some(index) = self.slots.next_dirty() else { break };
+        for _ in 0..self.sockets.slots.dirty_count().min(SERVED_PER_POLL) {
+            let Some(index) = self.sockets.slots.next_dirty() else { break };
             if !self.serve(now, index, tx) {
                 break;
             }
         }
-        events.append(&mut self.events);
+        events.append(&mut self.sockets.events);
     }
 
     fn deadline(&mut self, now: Instant) -> Option<Instant> {
-        let due = self.slots.dirty_count() > 0
-            || !self.events.is_empty()
+        let due = self.sockets.slots.dirty_count() > 0
+            || !self.sockets.events.is_empty()
             || self.echoes.is_due()
             || self.link.fragments_wait(now);
         if due {
             return Some(now);
         }
         let timers = [
-            self.slots.next_wake(),
+            self.sockets.slots.next_wake(),
             self.link.question_at(),
             self.reassembler.next_expiry(),
             self.echoes.deadline(),
@@ -180,35 +154,77 @@ impl Stack for SmoltcpStack {
     }
 
     fn trim(&mut self, _now: Instant) {
-        let (indices, next) = self.slots.some(self.trim_from, TRIMMED_PER_CALL);
-        self.trim_from = next;
-        for index in indices {
-            let trimmed = match self.slots.get_mut(index) {
-                Some(Slot::Connection(connection)) => connection.trim(),
-                Some(Slot::Datagram(datagram)) => datagram.trim(),
-                Some(Slot::Listener(_)) | None => Ok(()),
-            };
-            if let Err(breach) = trimmed {
-                self.breach(index, breach);
-            }
-        }
+        self.sockets.trim();
     }
 
     fn source_for(&self, remote: IpAddr) -> Option<IpAddr> {
-        self.net.source_for(remote)
+        self.sockets.net.source_for(remote)
     }
 
     fn counters(&self, show: &mut dyn FnMut(&'static str, u64)) {
         self.counters.show(show);
+        self.sockets.counters.show(show);
     }
 
     fn sockets(&self, show: &mut dyn FnMut(SocketReport)) {
-        for slot in self.slots.iter() {
-            show(match slot {
-                Slot::Connection(connection) => connection.report(),
-                Slot::Datagram(datagram) => datagram.report(),
-                Slot::Listener(listener) => listener.report(),
-            });
+        self.sockets.report(show);
+    }
+}
+
+/// Buffers of the library's TCP sockets.
+struct Buffers {
+    tcp: TcpConfig,
+    congestion: tcp::CongestionControl,
+    /// Those of connections that are over, for the next.
+    spare: Vec<Memory>,
+}
+
+impl Buffers {
+    fn new(tcp: &TcpConfig) -> Self {
+        let congestion = match tcp.congestion {
+            Congestion::None => tcp::CongestionControl::None,
+            Congestion::Reno => tcp::CongestionControl::Reno,
+            Congestion::Cubic => tcp::CongestionControl::Cubic,
+        };
+        Self { tcp: *tcp, congestion, spare: Vec::new() }
+    }
+
+    /// A library socket for a new connection, if there is memory for its buffers.
+    fn take(&mut self, options: &Options) -> Option<Tcp> {
+        let (rx_bytes, tx_bytes) = (self.tcp.rx_buffer as usize, self.tcp.tx_buffer as usize);
+        let memory = match self.spare.pop() {
+            Some(memory) => memory,
+            None => Memory::new(rx_bytes + tx_bytes).ok()?,
+        };
+        let mut socket = Tcp::new(memory, rx_bytes, self.congestion);
+        socket.set_options(options);
+        Some(socket)
+    }
+
+    /// Keeps the memory of a connection that is over for another, or gives it back.
+    fn give(&mut self, connection: Connection) {
+        let memory = connection.into_memory();
+        if (self.spare.len() + 1) * memory.bytes() <= SPARE_BYTES {
+            self.spare.push(memory);
         }
+    }
+
+    /// A connection that begins its handshake.
+    fn open(
+        &mut self,
+        now: Instant,
+        link: &mut Link,
+        owner: Owner,
+        flow: Flow,
+        fifos: Fifos,
+        options: Options,
+    ) -> Result<Connection, Errno> {
+        let tcp = self.take(&options).ok_or(Errno::ENOBUFS)?;
+        let mut connection = Connection::new(now, tcp, flow, owner, Some(fifos), options);
+        let context = link.iface().context();
+        // What the library refuses was refused before.
+        let opened = connection.tcp().connect(context, flow.remote, flow.local);
+        opened.map_err(|_| Errno::EINVAL)?;
+        Ok(connection)
     }
 }

@@ -11,8 +11,8 @@ use ::smoltcp::iface::{Interface, Route as LibraryRoute};
 use ::smoltcp::wire::IpCidr;
 
 use crate::config::{Prefix, Route};
-use crate::discovery::Mac;
-use crate::net::{self, Limits, Net};
+use crate::ip::discovery::Mac;
+use crate::ip::net::{self, Limits, Net};
 
 /// Bits of the link-local prefix `fe80::/10` (RFC 4291 section 2.4).
 const LINK_LOCAL_BITS: u8 = 10;

@@ -5,7 +5,7 @@
 //! its listener's backlog.
 #![forbid(unsafe_code)]
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, SocketAddr};
 
 use ::smoltcp::socket::tcp;
 use ::smoltcp::wire::{
@@ -14,16 +14,14 @@ use ::smoltcp::wire::{
 };
 use dmm_port::flow::{self, Flow, Traffic};
 use dmm_port::{Instant, RxChecksum, RxFrame, TxBurst};
-use dmm_proto::fifo::datagram::Header;
-use nix::errno::Errno;
 
 use super::SmoltcpStack;
 use super::challenge;
-use super::checksum::{self, Fault};
-use super::connection::{Connection, Owner, Phase};
+use super::connection::{Connection, Phase};
 use super::sequence::{REPETITIONS, Verdict};
-use crate::Event;
-use crate::slots::{Slot, SlotIndex};
+use crate::ip::checksum::{self, Fault};
+use crate::sockets::Owner;
+use crate::sockets::slots::SlotIndex;
 
 impl SmoltcpStack {
     /// Takes one frame.
@@ -53,7 +51,7 @@ impl SmoltcpStack {
             Traffic::IcmpError { .. } => self.counters.drop_icmp_error += 1,
             Traffic::Malformed => self.counters.drop_malformed += 1,
             Traffic::IcmpEchoReply => match self.echoes.hear(now, bytes) {
-                Some(ponged) => self.events.push(ponged),
+                Some(ponged) => self.sockets.events.push(ponged),
                 None => self.counters.drop_echo_reply += 1,
             },
             Traffic::IcmpEchoRequest => {
@@ -84,7 +82,7 @@ impl SmoltcpStack {
             Some([0x81, 0x00] | [0x88, 0xa8]) => &mut counters.drop_vlan,
             Some([0x08, 0x00]) if !checksum::of_ipv4_header(bytes) => &mut counters.drop_checksum,
             Some([0x08, 0x00] | [0x86, 0xdd])
-                if destination(bytes).is_some_and(|to| !self.net.takes(to)) =>
+                if destination(bytes).is_some_and(|to| !self.sockets.net.takes(to)) =>
             {
                 &mut counters.drop_not_ours
             }
@@ -106,13 +104,14 @@ impl SmoltcpStack {
         tx: &mut TxBurst<'_>,
     ) {
         let bytes = frame.bytes;
-        if !self.net.is_own(flow.local.ip()) {
+        if !self.sockets.net.is_own(flow.local.ip()) {
             // RFC 1122 section 4.2.3.10: TCP has no groups.
             self.counters.drop_not_ours += 1;
             return;
         }
-        if let Some(&index) = self.flows.get(&flow) {
-            let verdict = self.slots.connection(index).map(|connection| connection.judge(bytes));
+        if let Some(index) = self.sockets.of_flow(&flow) {
+            let verdict =
+                self.sockets.slots.connection(index).map(|connection| connection.judge(bytes));
             let verdict = verdict.unwrap_or(Verdict::Refuse);
             match verdict {
                 Verdict::Pass { plausible } => {
@@ -122,13 +121,13 @@ impl SmoltcpStack {
                     self.counters.drop_implausible += 1;
                     return;
                 }
-                Verdict::Reopen if self.may_reopen(index, flow.local) => self.remove(index),
+                Verdict::Reopen if self.sockets.may_reopen(index, flow.local) => self.remove(index),
                 Verdict::Reopen | Verdict::Challenge => {
                     return self.challenge(now, index, frame, tx);
                 }
             }
         }
-        if let Some(listener) = self.listener_for(flow.local)
+        if let Some(listener) = self.sockets.listener_for(flow.local)
             && is_first_syn(bytes)
         {
             self.receive_syn(now, frame, flow, listener, tx);
@@ -137,16 +136,6 @@ impl SmoltcpStack {
             self.counters.drop_no_connection += 1;
             self.link.feed(now, bytes, Some(tx), None, &mut self.counters);
         }
-    }
-
-    /// Whether a connection in TIME-WAIT may make way for a new one: nobody has it any more, who
-    /// might not have read all of it, and the new one will be taken.
-    fn may_reopen(&mut self, index: SlotIndex, local: SocketAddr) -> bool {
-        let is_owned = |connection: &mut Connection| matches!(connection.owner, Owner::Socket(_));
-        let owned = self.slots.connection(index).is_none_or(is_owned);
-        let listener = self.listener_for(local);
-        let listener = listener.and_then(|listener| self.slots.listener(listener));
-        !owned && listener.is_some_and(|listener| listener.has_room())
     }
 
     /// Asks the peer whether it meant to end a connection (RFC 5961 sections 3 and 4).
@@ -158,7 +147,7 @@ impl SmoltcpStack {
         tx: &mut TxBurst<'_>,
     ) {
         self.counters.drop_challenged += 1;
-        let connection = self.slots.connection(index);
+        let connection = self.sockets.slots.connection(index);
         let numbers = connection.and_then(|connection| connection.challenge(now));
         let mut answer = [0; challenge::BYTES_MAX];
         let len = numbers.and_then(|numbers| challenge::write(frame.bytes, numbers, &mut answer));
@@ -183,15 +172,15 @@ impl SmoltcpStack {
         tx: &mut TxBurst<'_>,
     ) {
         let bytes = frame.bytes;
-        let Some(connection) = self.slots.connection(index) else { return };
+        let Some(connection) = self.sockets.slots.connection(index) else { return };
         self.counters.rx_segments += 1;
         let before = connection.intake();
         self.link.feed(now, bytes, Some(tx), Some(connection.turn()), &mut self.counters);
-        let Some(connection) = self.slots.connection(index) else { return };
+        let Some(connection) = self.sockets.slots.connection(index) else { return };
         let took = connection.received(&before);
         let after = connection.state();
         // What is nobody's words but a guess is no sign of life.
-        let Some(connection) = self.slots.connection(index) else { return };
+        let Some(connection) = self.sockets.slots.connection(index) else { return };
         if plausible && connection.heard(now, bytes) {
             self.counters.recoveries += 1;
             for _ in 0..REPETITIONS {
@@ -204,7 +193,7 @@ impl SmoltcpStack {
         if before.state != after {
             self.state_changed(now, index, before.state, after);
         }
-        self.slots.mark(index);
+        self.sockets.slots.mark(index);
     }
 
     /// What a segment that was just received means for the life of a connection.
@@ -215,7 +204,7 @@ impl SmoltcpStack {
         before: tcp::State,
         after: tcp::State,
     ) {
-        let Some(connection) = self.slots.connection(index) else { return };
+        let Some(connection) = self.sockets.slots.connection(index) else { return };
         let passive = matches!(connection.owner, Owner::Backlog(_));
         match (connection.phase, after) {
             // The library turns a half-open connection that is reset into a listener.
@@ -223,60 +212,29 @@ impl SmoltcpStack {
             (Phase::Opening, tcp::State::Closed) if passive => self.discard(index),
             (Phase::Opening, tcp::State::Closed) => {
                 connection.phase = Phase::Over;
-                self.counters.refused += 1;
-                if let Owner::Socket(socket) = connection.owner {
-                    let result = Err(Errno::ECONNREFUSED);
-                    self.events.push(Event::Connected { socket, result });
-                }
+                self.sockets.refused(index);
             }
             (Phase::Opening, tcp::State::SynSent | tcp::State::SynReceived) => {}
-            (Phase::Opening, _) => self.established(now, index),
+            (Phase::Opening, _) => {
+                connection.phase = Phase::Open;
+                if let (Owner::Socket(_), Some(tx)) = (connection.owner, &mut connection.tx) {
+                    tx.grant();
+                }
+                self.sockets.established(now, index);
+            }
             (Phase::Open, tcp::State::Closed) => {
                 connection.phase = Phase::Over;
                 // The acknowledgement of our FIN is the regular end.
                 if matches!(before, tcp::State::LastAck | tcp::State::TimeWait) {
                     return;
                 }
-                self.counters.resets += 1;
-                match connection.owner {
-                    Owner::Socket(socket) => {
-                        self.deliver_last(now, index);
-                        self.events.push(Event::Broken { socket, errno: Errno::ECONNRESET });
-                    }
-                    Owner::Backlog(_) => self.discard(index),
-                    Owner::Orphan(_) | Owner::Nobody => {}
+                if matches!(connection.owner, Owner::Socket(_)) {
+                    self.deliver_last(now, index);
                 }
+                self.sockets.reset(index);
             }
             _ => {}
         }
-    }
-
-    fn established(&mut self, now: Instant, index: SlotIndex) {
-        let Some(connection) = self.slots.connection(index) else { return };
-        connection.phase = Phase::Open;
-        match connection.owner {
-            Owner::Socket(socket) => {
-                if let Some(tx) = &mut connection.tx {
-                    tx.grant();
-                }
-                self.counters.connected += 1;
-                self.events.push(Event::Connected { socket, result: Ok(()) });
-            }
-            Owner::Backlog(listener) => {
-                self.counters.accepted += 1;
-                if let Some(listener) = self.slots.listener(listener) {
-                    listener.established(index);
-                }
-                self.hand_out(now, listener);
-            }
-            Owner::Orphan(_) | Owner::Nobody => {}
-        }
-    }
-
-    /// The listener for a local end: one on the very address, else one on any of its family.
-    fn listener_for(&self, local: SocketAddr) -> Option<SlotIndex> {
-        let any = any_address(local);
-        self.listeners.get(&local).or_else(|| self.listeners.get(&any)).copied()
     }
 
     fn receive_syn(
@@ -287,25 +245,8 @@ impl SmoltcpStack {
         index: SlotIndex,
         tx: &mut TxBurst<'_>,
     ) {
-        let Some(listener) = self.slots.listener(index) else { return };
-        if !listener.has_room() {
-            // A handshake that had its time may be nobody's, and makes way.
-            let oldest = listener.half_open.first().copied();
-            let mut is_late = |index| self.slots.connection(index).is_some_and(|c| c.is_late(now));
-            let Some(oldest) = oldest.filter(|&index| is_late(index)) else {
-                self.counters.drop_backlog += 1;
-                return;
-            };
-            self.counters.drop_half_open_evicted += 1;
-            self.discard(oldest);
-        }
-        let Some(listener) = self.slots.listener(index) else { return };
-        let options = listener.options;
-        if !self.slots.has_room() {
-            self.counters.drop_sockets += 1;
-            return;
-        }
-        let Some(tcp) = self.spare_socket(&options) else {
+        let Some(options) = self.sockets.admit(now, index) else { return };
+        let Some(tcp) = self.buffers.take(&options) else {
             self.counters.drop_memory += 1;
             return;
         };
@@ -317,15 +258,10 @@ impl SmoltcpStack {
         self.link.feed(now, frame.bytes, Some(tx), Some(connection.turn()), &mut self.counters);
         if !listening || connection.state() != tcp::State::SynReceived {
             self.counters.drop_bad_syn += 1;
-            self.recycle(connection);
+            self.buffers.give(connection);
             return;
         }
-        let slot = self.slots.insert(Slot::Connection(Box::new(connection)));
-        self.flows.insert(flow, slot);
-        if let Some(listener) = self.slots.listener(index) {
-            listener.half_open.push(slot);
-        }
-        self.slots.mark(slot);
+        self.sockets.insert_half_open(index, connection);
     }
 
     /// Takes a datagram for the local end given. An error if the library made no datagram of it.
@@ -336,33 +272,16 @@ impl SmoltcpStack {
         local: SocketAddr,
         tx: &mut TxBurst<'_>,
     ) -> Result<(), Refused> {
-        let bound = self.datagrams.get(&local).or_else(|| self.datagrams.get(&any_address(local)));
-        let Some(&index) = bound else {
+        let Some(index) = self.sockets.datagram_for(local) else {
             // RFC 1122 section 4.1.3.1: the library answers "port unreachable".
-            self.counters.drop_no_socket += 1;
+            self.sockets.counters.drop_no_socket += 1;
             self.link.feed(now, bytes, Some(tx), None, &mut self.counters);
             return Ok(());
         };
         let port = local.port();
         let received = self.carrier.receive(now, &mut self.link, bytes, port, &mut self.counters);
         let Some((payload, local, peer)) = received else { return Err(Refused) };
-        let Some(datagram) = self.slots.datagram(index) else { return Ok(()) };
-        if datagram.peer.is_some_and(|only| only != peer) {
-            self.counters.drop_not_peer += 1;
-            return Ok(());
-        }
-        let Some(rx) = &mut datagram.rx else { return Ok(()) };
-        let header =
-            Header { len: payload.len(), peer: Some(peer.into()), local: Some(local.into()) };
-        // A breach found here is found again, and told, when the socket is served.
-        let room = rx.refresh().is_ok() && rx.write_datagram(&header, payload);
-        if room {
-            self.counters.rx_datagrams += 1;
-            datagram.delivered = true;
-        } else {
-            self.counters.drop_rx_full += 1;
-        }
-        self.slots.mark(index);
+        self.sockets.deliver(index, payload, (local, peer));
         Ok(())
     }
 
@@ -380,14 +299,8 @@ impl SmoltcpStack {
 
     fn receive_neighbour(&mut self, now: Instant, bytes: &[u8], tx: &mut TxBurst<'_>) {
         let learned = self.link.hear_neighbour(now, bytes, tx, &mut self.counters);
-        let Some(learned) = learned else { return };
-        for index in std::mem::take(&mut self.waiting) {
-            // What a UDP socket waits for is in its FIFO; it looks itself.
-            let hop = |flow: Flow| self.net.next_hop(flow.remote.ip());
-            match self.slots.connection(index).map(|connection| hop(connection.flow)) {
-                Some(hop) if hop != Some(learned) => self.waiting.push(index),
-                _ => self.slots.mark(index),
-            }
+        if let Some(learned) = learned {
+            self.sockets.wake_waiting(learned);
         }
     }
 }
@@ -403,15 +316,6 @@ fn destination(frame: &[u8]) -> Option<IpAddr> {
 
 /// The library made no datagram of a packet.
 struct Refused;
-
-/// The unspecified address of the same family, with the same port.
-pub(super) fn any_address(local: SocketAddr) -> SocketAddr {
-    let any = match local {
-        SocketAddr::V4(_) => IpAddr::V4(Ipv4Addr::UNSPECIFIED),
-        SocketAddr::V6(_) => IpAddr::V6(Ipv6Addr::UNSPECIFIED),
-    };
-    SocketAddr::new(any, local.port())
-}
 
 /// Whether a frame holds a SYN that begins a connection: no ACK, no RST, no FIN.
 fn is_first_syn(frame: &[u8]) -> bool {

@@ -19,7 +19,7 @@ use nix::errno::Errno;
 use super::receive::Receiver;
 use super::segment::{ACK, END, Ends, HEADER_BYTES, OPEN, PROBE, RESET, Segment};
 use super::send::Sender;
-use crate::room::Room;
+use crate::sockets::room::Room;
 use crate::{Event, Fifos, SocketId, SocketReport};
 
 /// How often an opening is repeated.

@@ -23,7 +23,7 @@ use dmm_proto::Breach;
 use nix::errno::Errno;
 
 use crate::config::StackConfig;
-use crate::credits::Credits;
+use crate::sockets::credits::Credits;
 use crate::{Event, Fifos, Request, SocketId, SocketReport, Stack};
 use connection::{Connection, Context, State};
 use segment::{ACK, Ends, OPEN, RESET, Segment};

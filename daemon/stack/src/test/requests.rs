@@ -13,7 +13,7 @@ use nix::errno::Errno;
 use super::connection::{Connection, State};
 use super::segment::Ends;
 use super::{Listener, Place, TestStack};
-use crate::credits::Credits;
+use crate::sockets::credits::Credits;
 use crate::{Fifos, Request, SocketId};
 
 impl TestStack {

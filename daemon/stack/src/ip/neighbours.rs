@@ -21,8 +21,8 @@ use std::time::Duration;
 use dmm_port::Instant;
 
 use crate::config::StackConfig;
-use crate::discovery::{self, Frame, Heard, Mac, Message};
-use crate::net::{Net, is_unicast};
+use crate::ip::discovery::{self, Frame, Heard, Mac, Message};
+use crate::ip::net::{Net, is_unicast};
 
 /// Between two questions for the same address (RFC 4861 section 10, RFC 1122 section 2.3.2.1).
 const QUESTION_INTERVAL: Duration = Duration::from_secs(1);

@@ -12,7 +12,7 @@ use dmm_port::{RxChecksum, RxFrame, flow};
 
 /// What is wrong with the checksum of a TCP, UDP or ICMP message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Fault {
+pub(crate) enum Fault {
     /// It is the sum of the pseudo-header alone: the sender's kernel left the rest to a device that
     /// this packet never passed, as between two ends of a veth pair.
     Partial,
@@ -28,7 +28,7 @@ const ICMPV6: u8 = 58;
 
 /// The fault of a frame's TCP, UDP or ICMP checksum, if it has one. Nothing is said of frames that the
 /// port verified, and of fragments.
-pub(super) fn fault(frame: &RxFrame<'_>) -> Option<Fault> {
+pub(crate) fn fault(frame: &RxFrame<'_>) -> Option<Fault> {
     if frame.checksum == RxChecksum::Good {
         return None;
     }
@@ -66,7 +66,7 @@ pub(super) fn fault(frame: &RxFrame<'_>) -> Option<Fault> {
 
 /// Whether the checksum of an IPv4 header is right (RFC 791 section 3.1); also of one that is not
 /// all there, which is found elsewhere.
-pub(super) fn of_ipv4_header(frame: &[u8]) -> bool {
+pub(crate) fn of_ipv4_header(frame: &[u8]) -> bool {
     let packet = frame.get(ETHERNET_BYTES..).unwrap_or_default();
     let header_len = packet.first().map_or(0, |first| usize::from(first & 0x0f) * 4);
     packet.get(..header_len).is_none_or(|header| fold(sum(header)) == 0xffff)

@@ -12,10 +12,10 @@ use dmm_proto::fifo::datagram::Header;
 use dmm_proto::fifo::{RxFifo, TxFifo};
 use dmm_proto::op::Address;
 
-use crate::backoff::Backoff;
-use crate::net::{Net, is_unicast};
-use crate::options::Options;
-use crate::room::Room;
+use crate::ip::net::{Net, is_unicast};
+use crate::sockets::backoff::Backoff;
+use crate::sockets::options::Options;
+use crate::sockets::room::Room;
 use crate::{Fifos, SocketId, SocketReport};
 
 /// How long a datagram waits for its neighbour's address before it is dropped: time for three

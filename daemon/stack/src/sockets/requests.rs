@@ -6,25 +6,37 @@
 
 use std::net::SocketAddr;
 
-use ::smoltcp::socket::tcp;
 use dmm_port::Instant;
 use dmm_port::flow::Flow;
-use dmm_proto::op::{How, SocketOption};
+use dmm_proto::op::SocketOption;
 use nix::errno::Errno;
 
-use super::SmoltcpStack;
-use super::connection::{Connection, Owner, Phase};
-use crate::datagram::Datagram;
-use crate::listener::Listener;
-use crate::slots::{Place, Slot, SlotIndex};
+use super::datagram::Datagram;
+use super::listener::Listener;
+use super::options::Options;
+use super::slots::{Place, Slot, SlotIndex};
+use super::{Connection, Owner, Rest, Sockets};
+use crate::ip::net::is_unicast;
 use crate::{Event, Fifos, Request, SocketId};
 
-impl SmoltcpStack {
-    /// Takes a request.
-    pub(super) fn take_request(&mut self, now: Instant, request: Request) -> Result<(), Errno> {
+impl<C: Connection> Sockets<C> {
+    /// Takes a request. A connection to be opened is made by `open`.
+    pub(crate) fn take(
+        &mut self,
+        now: Instant,
+        request: Request,
+        open: impl FnOnce(SocketId, Flow, Fifos, Options) -> Result<C, Errno>,
+    ) -> Result<(), Errno> {
         match request {
             Request::Connect { socket, local, remote, fifos } => {
-                self.connect(now, socket, Flow { local, remote }, fifos)
+                let flow = Flow { local, remote };
+                self.check_connect(socket, flow)?;
+                let connection = open(socket, flow, fifos, self.options)?;
+                self.insert(socket, Slot::Connection(Box::new(connection)), |sockets, index| {
+                    sockets.flows.insert(flow, index);
+                    sockets.slots.mark(index);
+                });
+                Ok(())
             }
             Request::Listen { socket, local, backlog } => self.listen(socket, local, backlog),
             Request::Accept { listener, socket, fifos } => {
@@ -33,21 +45,27 @@ impl SmoltcpStack {
             Request::Bind { socket, local, fifos } => self.bind(socket, local, fifos),
             Request::SetPeer { socket, peer } => self.set_peer(socket, peer),
             Request::Send { socket } => self.send(socket),
-            Request::Receive { socket } => self.read_on(socket),
-            Request::Shutdown { socket, how } => self.shutdown(socket, how),
+            Request::Receive { socket } => {
+                let index = self.index(socket)?;
+                if let Some(connection) = self.slots.connection(index) {
+                    connection.receive();
+                }
+                self.slots.mark(index);
+                Ok(())
+            }
+            Request::Shutdown { socket, how } => {
+                let index = self.index(socket)?;
+                self.slots.connection(index).ok_or(Errno::EOPNOTSUPP)?.shut_down(how);
+                self.slots.mark(index);
+                Ok(())
+            }
             Request::SetOption { socket, option, value } => self.set_option(socket, option, value),
             Request::Close { socket } => self.close(now, socket, false),
             Request::Abort { socket } => self.close(now, socket, true),
         }
     }
 
-    fn connect(
-        &mut self,
-        now: Instant,
-        socket: SocketId,
-        flow: Flow,
-        fifos: Fifos,
-    ) -> Result<(), Errno> {
+    fn check_connect(&self, socket: SocketId, flow: Flow) -> Result<(), Errno> {
         let Flow { local, remote } = flow;
         self.check_new(socket)?;
         if remote.port() == 0 || remote.ip().is_unspecified() || local.port() == 0 {
@@ -57,25 +75,21 @@ impl SmoltcpStack {
             return Err(Errno::EADDRNOTAVAIL);
         }
         // RFC 9293 section 3.9.2.3: TCP talks to one station.
-        if !crate::net::is_unicast(remote.ip()) || self.net.source_for(remote.ip()).is_none() {
+        if !is_unicast(remote.ip()) || self.net.source_for(remote.ip()).is_none() {
             return Err(Errno::ENETUNREACH);
         }
-        if self.flows.contains_key(&flow) {
-            return Err(Errno::EADDRINUSE);
-        }
-        let options = self.options;
-        let tcp = self.spare_socket(&options).ok_or(Errno::ENOBUFS)?;
-        let owner = Owner::Socket(socket);
-        let mut connection = Connection::new(now, tcp, flow, owner, Some(fifos), options);
-        let context = self.link.iface().context();
-        // What the library refuses was refused above.
-        let opened = connection.tcp().connect(context, remote, local);
-        opened.map_err(|_| Errno::EINVAL)?;
-        let index = self.slots.insert(Slot::Connection(Box::new(connection)));
+        if self.flows.contains_key(&flow) { Err(Errno::EADDRINUSE) } else { Ok(()) }
+    }
+
+    fn insert(
+        &mut self,
+        socket: SocketId,
+        slot: Slot<C>,
+        enter: impl FnOnce(&mut Self, SlotIndex),
+    ) {
+        let index = self.slots.insert(slot);
         self.slots.assign(socket, Place::Slot(index));
-        self.flows.insert(flow, index);
-        self.slots.mark(index);
-        Ok(())
+        enter(self, index);
     }
 
     fn listen(&mut self, socket: SocketId, local: SocketAddr, backlog: u32) -> Result<(), Errno> {
@@ -85,9 +99,9 @@ impl SmoltcpStack {
             return Err(Errno::EADDRINUSE);
         }
         let listener = Listener::new(socket, local, backlog, self.options);
-        let index = self.slots.insert(Slot::Listener(Box::new(listener)));
-        self.slots.assign(socket, Place::Slot(index));
-        self.listeners.insert(local, index);
+        self.insert(socket, Slot::Listener(Box::new(listener)), |sockets, index| {
+            sockets.listeners.insert(local, index);
+        });
         Ok(())
     }
 
@@ -117,9 +131,9 @@ impl SmoltcpStack {
         }
         fifos.tx.grant();
         let datagram = Datagram::new(socket, local, fifos, self.options);
-        let index = self.slots.insert(Slot::Datagram(Box::new(datagram)));
-        self.slots.assign(socket, Place::Slot(index));
-        self.datagrams.insert(local, index);
+        self.insert(socket, Slot::Datagram(Box::new(datagram)), |sockets, index| {
+            sockets.datagrams.insert(local, index);
+        });
         Ok(())
     }
 
@@ -141,39 +155,17 @@ impl SmoltcpStack {
 
     fn send(&mut self, socket: SocketId) -> Result<(), Errno> {
         let index = self.index(socket)?;
-        let tx = match self.slots.get_mut(index) {
-            Some(Slot::Connection(connection)) => {
-                connection.room.hungry = true;
-                &mut connection.tx
-            }
+        match self.slots.get_mut(index) {
+            Some(Slot::Connection(connection)) => connection.send(),
             Some(Slot::Datagram(datagram)) => {
                 datagram.room.hungry = true;
-                &mut datagram.tx
+                if let Some(tx) = &mut datagram.tx {
+                    // A breach is found again, and told, when the socket is served.
+                    let _ = tx.hear();
+                }
             }
             _ => return Err(Errno::EOPNOTSUPP),
-        };
-        if let Some(tx) = tx {
-            // A breach is found again, and told, when the socket is served.
-            let _ = tx.hear();
-            self.slots.mark(index);
         }
-        Ok(())
-    }
-
-    fn read_on(&mut self, socket: SocketId) -> Result<(), Errno> {
-        let index = self.index(socket)?;
-        if let Some(connection) = self.slots.connection(index) {
-            connection.stalled = false;
-        }
-        self.slots.mark(index);
-        Ok(())
-    }
-
-    fn shutdown(&mut self, socket: SocketId, how: How) -> Result<(), Errno> {
-        let index = self.index(socket)?;
-        let connection = self.slots.connection(index).ok_or(Errno::EOPNOTSUPP)?;
-        connection.deaf |= how != How::Write;
-        connection.finishing |= how != How::Read;
         self.slots.mark(index);
         Ok(())
     }
@@ -186,11 +178,7 @@ impl SmoltcpStack {
     ) -> Result<(), Errno> {
         let index = self.index(socket)?;
         match self.slots.get_mut(index) {
-            Some(Slot::Connection(connection)) => {
-                connection.options.set(option, value)?;
-                let options = connection.options;
-                connection.tcp().set_options(&options);
-            }
+            Some(Slot::Connection(connection)) => connection.set_option(option, value)?,
             Some(Slot::Listener(listener)) => listener.options.set(option, value)?,
             Some(Slot::Datagram(datagram)) => datagram.options.set(option, value)?,
             None => return Err(Errno::EBADF),
@@ -222,35 +210,14 @@ impl SmoltcpStack {
 
     fn close_connection(&mut self, now: Instant, index: SlotIndex, socket: SocketId, abort: bool) {
         let Some(connection) = self.slots.connection(index) else { return };
-        if connection.owner != Owner::Socket(socket) {
+        if connection.owner() != Owner::Socket(socket) {
             return;
         }
-        connection.owner = Owner::Orphan(socket);
-        connection.orphaned(now);
-        let mut reset = abort || connection.options.reset_on_close;
-        reset |= connection.phase == Phase::Opening;
-        // RFC 2525 section 2.17: a regular end would claim that all data was read.
-        reset |= connection.tcp().can_recv() && !connection.deaf;
-        if let Some(mut rx) = connection.rx.take() {
-            reset |= rx.refresh().is_err() || (rx.unread() > 0 && !connection.deaf);
+        connection.set_owner(Owner::Orphan(socket));
+        match connection.close(now, abort) {
+            Rest::Nothing => drop(self.remove(index)),
+            Rest::Something => self.slots.mark(index),
         }
-        if let Some(tx) = &mut connection.tx {
-            // A last breach tells nothing new about an owner that is done with the socket.
-            reset |= tx.seal().is_err();
-        }
-        if reset {
-            connection.tx = None;
-            connection.phase = Phase::Over;
-            // RFC 9293 section 3.10.4: a SYN that was not answered needs no reset.
-            if connection.state() == tcp::State::SynSent {
-                self.remove(index);
-                return;
-            }
-            connection.tcp().abort();
-        } else {
-            connection.finishing = true;
-        }
-        self.slots.mark(index);
     }
 
     fn close_listener(&mut self, index: SlotIndex) {
@@ -261,9 +228,8 @@ impl SmoltcpStack {
         }
         for waiting in listener.half_open.iter().chain(&listener.ready) {
             if let Some(connection) = self.slots.connection(*waiting) {
-                connection.owner = Owner::Nobody;
-                connection.phase = Phase::Over;
-                connection.tcp().abort();
+                connection.set_owner(Owner::Nobody);
+                connection.abort();
                 self.slots.mark(*waiting);
             }
         }
@@ -288,7 +254,16 @@ impl SmoltcpStack {
         }
     }
 
-    fn gone(&mut self, socket: SocketId) {
+    /// Takes a UDP socket that was closed out of the table.
+    pub(super) fn remove_datagram(&mut self, index: SlotIndex) {
+        self.waiting.retain(|waiting| *waiting != index);
+        if let Some(Slot::Datagram(datagram)) = self.slots.remove(index) {
+            self.gone(datagram.id);
+        }
+    }
+
+    /// An id stands for nothing any more.
+    pub(super) fn gone(&mut self, socket: SocketId) {
         self.slots.assign(socket, Place::Free);
         self.events.push(Event::Gone { socket });
     }

@@ -8,9 +8,9 @@
 use std::collections::VecDeque;
 use std::net::SocketAddr;
 
-use crate::credits::Credits;
-use crate::options::Options;
-use crate::slots::SlotIndex;
+use crate::sockets::credits::Credits;
+use crate::sockets::options::Options;
+use crate::sockets::slots::SlotIndex;
 use crate::{Fifos, SocketId, SocketReport};
 
 /// A listener.

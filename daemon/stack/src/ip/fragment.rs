@@ -17,13 +17,13 @@ use dmm_port::TX_SLOTS;
 use dmm_port::checksum::{fold, sum};
 use siphasher::sip::SipHasher13;
 
-use crate::discovery::Mac;
+use crate::ip::discovery::Mac;
 
 const ETHERNET_BYTES: usize = 14;
 const IPV6_BYTES: usize = 40;
 const FRAGMENT_BYTES: usize = 8;
 /// Bytes of a UDP header (RFC 768).
-pub(super) const UDP_BYTES: usize = 8;
+pub(crate) const UDP_BYTES: usize = 8;
 /// Next headers (RFC 8200 section 4.5, RFC 768).
 const FRAGMENT: u8 = 44;
 const UDP: u8 = 17;
@@ -32,20 +32,20 @@ const HOP_LIMIT: u8 = 64;
 
 /// A UDP datagram from us.
 #[derive(Clone, Copy)]
-pub(super) struct Packet<'a> {
+pub(crate) struct Packet<'a> {
     /// Where it comes from.
-    pub(super) from: SocketAddrV6,
+    pub(crate) from: SocketAddrV6,
     /// Where it goes.
-    pub(super) to: SocketAddrV6,
+    pub(crate) to: SocketAddrV6,
     /// Hops that it may make, if not the default.
-    pub(super) hop_limit: Option<u8>,
+    pub(crate) hop_limit: Option<u8>,
     /// Its UDP header, complete, and its payload.
-    pub(super) datagram: &'a [u8],
+    pub(crate) datagram: &'a [u8],
 }
 
 /// Writes the UDP header of a datagram into the first [`UDP_BYTES`] bytes of `datagram`, whose rest
 /// is its payload.
-pub(super) fn head(from: &SocketAddrV6, to: &SocketAddrV6, datagram: &mut [u8]) {
+pub(crate) fn head(from: &SocketAddrV6, to: &SocketAddrV6, datagram: &mut [u8]) {
     // RFC 768 counts to 65,535; the contract ends at 65,507 bytes of payload.
     let len = datagram.len() as u16;
     datagram[..2].copy_from_slice(&from.port().to_be_bytes());
@@ -63,7 +63,7 @@ pub(super) fn head(from: &SocketAddrV6, to: &SocketAddrV6, datagram: &mut [u8]) 
 
 /// The parts of a datagram of `len` bytes that go into fragments on a link of `mtu` bytes: each but
 /// the last a multiple of eight. `None` if they are more than a row of transmit slots holds.
-pub(super) fn parts(len: usize, mtu: usize) -> Option<impl ExactSizeIterator<Item = Range<usize>>> {
+pub(crate) fn parts(len: usize, mtu: usize) -> Option<impl ExactSizeIterator<Item = Range<usize>>> {
     let part = mtu.saturating_sub(IPV6_BYTES + FRAGMENT_BYTES) & !7;
     let count = len.div_ceil(part.max(1));
     let range = move |index: usize| index * part..len.min((index + 1) * part);
@@ -71,13 +71,13 @@ pub(super) fn parts(len: usize, mtu: usize) -> Option<impl ExactSizeIterator<Ite
 }
 
 /// Bytes of the frame that carries `part`.
-pub(super) const fn frame_bytes(part: &Range<usize>) -> usize {
+pub(crate) const fn frame_bytes(part: &Range<usize>) -> usize {
     ETHERNET_BYTES + IPV6_BYTES + FRAGMENT_BYTES + (part.end - part.start)
 }
 
 impl Packet<'_> {
     /// Writes the fragment that carries `part` into `frame`, which has its [`frame_bytes`].
-    pub(super) fn write(&self, part: Range<usize>, id: u32, macs: (Mac, Mac), frame: &mut [u8]) {
+    pub(crate) fn write(&self, part: Range<usize>, id: u32, macs: (Mac, Mac), frame: &mut [u8]) {
         let more = part.end < self.datagram.len();
         let (ethernet, packet) = frame.split_at_mut(ETHERNET_BYTES);
         ethernet[..6].copy_from_slice(&macs.1);
@@ -99,19 +99,19 @@ impl Packet<'_> {
 }
 
 /// Identifications that nobody else can predict (RFC 7739 section 5.3).
-pub(super) struct Identifications {
+pub(crate) struct Identifications {
     key: u64,
     count: u64,
 }
 
 impl Identifications {
     /// A sequence of its own for each key.
-    pub(super) const fn new(key: u64) -> Self {
+    pub(crate) const fn new(key: u64) -> Self {
         Self { key, count: 0 }
     }
 
     /// The next one.
-    pub(super) fn next(&mut self) -> u32 {
+    pub(crate) fn next(&mut self) -> u32 {
         self.count += 1;
         let mut hasher = SipHasher13::new_with_keys(self.key, 0);
         hasher.write_u64(self.count);

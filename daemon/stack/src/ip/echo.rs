@@ -11,14 +11,13 @@ use ::smoltcp::wire::{
     EthernetAddress, EthernetFrame, EthernetProtocol, EthernetRepr, Icmpv4Packet, Icmpv4Repr,
     Icmpv6Packet, Icmpv6Repr, IpAddress, IpProtocol, IpRepr,
 };
+use dmm_port::Instant;
 use dmm_port::flow;
-use dmm_port::{Instant, TxBurst};
 use nix::errno::Errno;
 
-use super::counters::Counters;
-use super::link::{Link, Sent};
-use crate::discovery::Mac;
-use crate::net::Net;
+use super::{Sent, Write};
+use crate::ip::discovery::Mac;
+use crate::ip::net::Net;
 use crate::{Event, Ping, Pong};
 
 /// Requests under way at most: an operator's few, and each answer is looked for among them.
@@ -29,7 +28,7 @@ const ETHERNET_BYTES: usize = 14;
 const HOP_LIMIT: u8 = 64;
 
 /// The requests under way.
-pub(super) struct Echoes {
+pub(crate) struct Echoes {
     requests: Vec<Request>,
     /// What sets our requests apart from those of an earlier daemon.
     identifier: u16,
@@ -49,13 +48,13 @@ struct Request {
 
 impl Echoes {
     /// None under way, on a link of `mtu` bytes.
-    pub(super) fn new(mtu: u16, seed: u64) -> Self {
+    pub(crate) fn new(mtu: u16, seed: u64) -> Self {
         let identifier = (seed ^ seed >> 32) as u16;
         Self { requests: Vec::new(), identifier, sequence: 0, mtu: usize::from(mtu), is_due: false }
     }
 
     /// Takes a request, which the next polls send.
-    pub(super) fn add(&mut self, ping: &Ping, net: &Net) -> Result<(), Errno> {
+    pub(crate) fn add(&mut self, ping: &Ping, net: &Net) -> Result<(), Errno> {
         let from = net.source_for(ping.to).ok_or(Errno::ENETUNREACH)?;
         // To a group it would have many answers; to ourselves it would not come back.
         if net.next_hop(ping.to).is_none() || net.is_own(ping.to) {
@@ -74,14 +73,13 @@ impl Echoes {
         Ok(())
     }
 
-    /// Sends what waits and can go, and gives up what is late.
-    pub(super) fn poll(
+    /// Sends what waits and can go, and gives up what is late. `send` sends a packet to an address in
+    /// a frame of so many bytes, which is written given our and the neighbour's Ethernet address.
+    pub(crate) fn poll(
         &mut self,
         now: Instant,
-        tx: &mut TxBurst<'_>,
-        link: &mut Link,
-        counters: &mut Counters,
         events: &mut Vec<Event>,
+        mut send: impl FnMut((IpAddr, usize), Write<'_>) -> Sent,
     ) {
         self.requests.retain(|request| {
             let late = request.ping.until <= now;
@@ -96,7 +94,7 @@ impl Echoes {
         for request in self.requests.iter_mut().filter(|request| request.sent_at.is_none()) {
             let (to, len) = (request.ping.to, request.frame_bytes());
             let write = |frame: &mut [u8], macs| request.write(identifier, macs, frame);
-            match link.send_frame(now, tx, (to, len), counters, write) {
+            match send((to, len), &write) {
                 Sent::Frame => request.sent_at = Some(now),
                 Sent::NoSlot => self.is_due = true,
                 // The neighbour's answer makes a poll.
@@ -106,17 +104,17 @@ impl Echoes {
     }
 
     /// Whether a poll could send one.
-    pub(super) const fn is_due(&self) -> bool {
+    pub(crate) const fn is_due(&self) -> bool {
         self.is_due
     }
 
     /// When the next one is given up.
-    pub(super) fn deadline(&self) -> Option<Instant> {
+    pub(crate) fn deadline(&self) -> Option<Instant> {
         self.requests.iter().map(|request| request.ping.until).min()
     }
 
     /// Takes an echo reply. Returns what it answers, if it answers anything.
-    pub(super) fn hear(&mut self, now: Instant, frame: &[u8]) -> Option<Event> {
+    pub(crate) fn hear(&mut self, now: Instant, frame: &[u8]) -> Option<Event> {
         let message = flow::message(frame)?;
         // Type, code, checksum, identifier, sequence number, payload: the same in both versions.
         let (head, payload) = message.bytes.split_at_checked(8)?;

@@ -16,8 +16,8 @@ use std::collections::{BTreeSet, VecDeque};
 use dmm_port::Instant;
 
 use crate::SocketId;
-use crate::datagram::Datagram;
-use crate::listener::Listener;
+use crate::sockets::datagram::Datagram;
+use crate::sockets::listener::Listener;
 
 /// Where a socket stands in the table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
