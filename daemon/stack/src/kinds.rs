@@ -7,16 +7,18 @@
 use std::net::IpAddr;
 
 use crate::config::StackConfig;
-use crate::{Stack, smoltcp, sockets, test};
+use crate::{Stack, ip, smoltcp, sockets, test};
 
 /// Names of all kinds, for messages and schemas.
 pub const KINDS: [&str; 2] = ["smoltcp", "test"];
 
 /// The name and the meaning of each counter of the kind `kind`, so far as it says.
 pub fn meanings(kind: &str) -> impl Iterator<Item = &'static (&'static str, &'static str)> {
-    let own: &[_] = if kind == "smoltcp" { smoltcp::MEANINGS } else { &[] };
-    let shared = if own.is_empty() { &[] } else { sockets::MEANINGS };
-    own.iter().chain(shared)
+    let lists: &[&[_]] = match kind {
+        "smoltcp" => &[ip::MEANINGS, sockets::MEANINGS, smoltcp::MEANINGS],
+        _ => &[],
+    };
+    lists.iter().copied().flatten()
 }
 
 /// The least MTU of a path that carries IPv4 (RFC 791 section 3.2: 576 bytes must be accepted).

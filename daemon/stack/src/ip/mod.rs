@@ -3,13 +3,18 @@
 //! Called by kinds of stack. Must never: know a socket.
 #![forbid(unsafe_code)]
 
+mod admission;
 pub(crate) mod checksum;
+mod counters;
 pub(crate) mod discovery;
 pub(crate) mod echo;
 pub(crate) mod fragment;
 pub(crate) mod neighbours;
 pub(crate) mod net;
 pub(crate) mod reassembly;
+
+pub(crate) use admission::admits;
+pub(crate) use counters::{Counters, MEANINGS};
 
 /// What writes a frame, given our and the neighbour's Ethernet address.
 pub(crate) type Write<'a> = &'a dyn Fn(&mut [u8], (discovery::Mac, discovery::Mac));

@@ -14,10 +14,9 @@ use ::smoltcp::wire::IpListenEndpoint;
 use dmm_port::{Instant, TxBurst};
 use dmm_proto::fifo::datagram::Header;
 
-use super::counters::Counters;
 use super::link::{Link, Socket};
 use super::memory::Lent;
-use crate::ip::{Sent, fragment};
+use crate::ip::{Counters, Sent, fragment};
 use crate::sockets::datagram::Datagram;
 use crate::sockets::udp::Carried;
 

@@ -1,97 +1,15 @@
-//! What the stack counts, each under a name.
-//!
-//! Owns: the numbers. Written on every path, read by whoever shows them. Must never: be read by
-//! the protocol.
+//! What this kind alone counts.
 #![forbid(unsafe_code)]
 
 use crate::counters::counters;
-use crate::ip::neighbours::Dropped;
-use crate::ip::reassembly::Losses;
 
 counters! {
-    /// Frames given to the stack.
-    rx_frames = "rx.frames",
-    /// TCP segments of known connections.
-    rx_segments = "rx.tcp_segments",
-    /// Frames written, of all kinds.
-    tx_frames = "tx.frames",
     /// Acknowledgements that showed a further loss (RFC 6582).
     recoveries = "tcp.partial_acknowledgements",
-    /// Challenges sent to peers that may have wanted to end a connection (RFC 5961).
-    challenges = "tcp.challenges",
     /// Segments sent again because an acknowledgement stayed out.
     probes = "tcp.loss_probes",
-    /// Frames with a wrong checksum.
-    drop_checksum = "drop.rx_checksum",
-    /// TCP and UDP packets whose sender left the checksum to a device that they never passed: turn
-    /// that off at the other end (`ethtool -K INTERFACE tx off`).
-    drop_checksum_partial = "drop.rx_checksum_partial",
-    /// IP packets with inconsistent headers, or with fewer bytes than their headers announce.
-    drop_malformed = "drop.ip_malformed",
-    /// Fragments whose packet was not complete after 30 seconds.
-    drop_fragment_timeout = "drop.fragment_timeout",
-    /// Fragments whose packet gave way to a newer one: too many were incomplete.
-    drop_fragment_evicted = "drop.fragment_evicted",
-    /// Fragments that overlap or contradict others, and those others (RFC 5722).
-    drop_fragment_overlap = "drop.fragment_overlap",
-    /// Fragments that no packet can have, or more of one than a path makes.
-    drop_fragment_malformed = "drop.fragment_malformed",
-    /// Frames for other Ethernet addresses, which a port shows that accepts all.
-    drop_other_mac = "drop.other_mac",
-    /// Frames with a VLAN tag, which this kind does not know.
-    drop_vlan = "drop.vlan",
-    /// Frames of unknown protocols, or too short to tell.
-    drop_unknown = "drop.unknown_protocol",
-    /// IP packets, and questions of neighbours, for addresses that are not ours.
-    drop_not_ours = "drop.not_ours",
-    /// TCP segments for which there is no connection; most are answered with a reset.
-    drop_no_connection = "drop.tcp_no_connection",
-    /// Resets and SYNs on a connection that did not prove to be the peer's (RFC 5961).
-    drop_challenged = "drop.tcp_challenged",
-    /// Segments with numbers that the peer would not use, or behind IPv6 extension headers.
-    drop_implausible = "drop.tcp_implausible",
     /// SYNs for which there is no memory.
     drop_memory = "drop.tcp_no_memory",
-    /// SYNs that made no connection: flags that do not belong together, or a broken header.
-    drop_bad_syn = "drop.tcp_bad_syn",
     /// UDP datagrams that the library refused.
     drop_bad_datagram = "drop.udp_malformed",
-    /// Neighbour messages that contradict a static neighbour.
-    drop_neighbour = "drop.static_neighbour_contradicted",
-    /// Answers and announcements of neighbours that this instance did not ask for.
-    drop_neighbour_unasked = "drop.neighbour_unasked",
-    /// ARP and neighbour discovery messages that no station of the link may send.
-    drop_neighbour_unsound = "drop.neighbour_unsound",
-    /// Messages of others that claim to have one of our addresses.
-    drop_conflict = "drop.address_conflict",
-    /// Router advertisements, solicitations and redirects, which this kind does not act upon.
-    drop_router = "drop.router_message",
-    /// Answers to a station whose Ethernet address was not known yet.
-    drop_answer_no_neighbour = "drop.answer_no_neighbour",
-    /// ICMP errors, which this kind does not act upon.
-    drop_icmp_error = "drop.icmp_error",
-    /// Echo replies that answer no request under way.
-    drop_echo_reply = "drop.echo_reply_unasked",
-    /// Answers that found no transmit slot.
-    drop_tx_full = "drop.tx_no_slot",
-}
-
-impl Counters {
-    /// Adds what the reassembler lost.
-    pub(super) fn add_fragment_losses(&mut self, losses: Losses) {
-        self.drop_fragment_timeout += losses.timeout;
-        self.drop_fragment_evicted += losses.evicted;
-        self.drop_fragment_overlap += losses.overlap;
-        self.drop_fragment_malformed += losses.malformed;
-    }
-
-    /// Adds what the neighbours said in vain.
-    pub(super) fn add_neighbours_dropped(&mut self, dropped: Dropped) {
-        self.drop_neighbour += dropped.contradiction;
-        self.drop_neighbour_unasked += dropped.unasked;
-        self.drop_neighbour_unsound += dropped.unsound;
-        self.drop_conflict += dropped.conflict;
-        self.drop_router += dropped.router;
-        self.drop_not_ours += dropped.not_ours;
-    }
 }

@@ -15,7 +15,6 @@ use ::smoltcp::time::Instant as LibraryInstant;
 use ::smoltcp::wire::{EthernetAddress, HardwareAddress};
 use dmm_port::{Instant, TxBurst};
 
-use super::counters::Counters;
 use super::device::{Device, Outcome};
 use super::introductions::{Introduction, Introductions};
 use super::memory::Lent;
@@ -26,7 +25,7 @@ use crate::ip::discovery::Mac;
 use crate::ip::fragment::{self, Identifications};
 use crate::ip::neighbours::{Neighbours, Purpose, Way};
 use crate::ip::net::Net;
-use crate::ip::{Sent, Write};
+use crate::ip::{Counters, Sent, Write};
 
 /// Bytes of an Ethernet header without tags (IEEE 802.3 clause 3.1).
 const ETHERNET_HEADER_BYTES: usize = 14;

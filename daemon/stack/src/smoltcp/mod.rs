@@ -47,7 +47,7 @@ use crate::ip::reassembly::Reassembler;
 use crate::kinds::BuildError;
 use crate::sockets::options::Options;
 use crate::sockets::{Owner, Sockets};
-use crate::{Event, Fifos, Ping, Request, SocketReport, Stack};
+use crate::{Event, Fifos, Ping, Request, SocketReport, Stack, ip};
 use carrier::Carrier;
 use connection::Connection;
 use counters::Counters;
@@ -75,7 +75,8 @@ pub(crate) struct SmoltcpStack {
     carrier: Carrier,
     echoes: Echoes,
     reassembler: Reassembler,
-    counters: Counters,
+    counters: ip::Counters,
+    own: Counters,
     buffers: Buffers,
 }
 
@@ -90,7 +91,8 @@ impl SmoltcpStack {
             carrier: Carrier::new(config.mtu),
             echoes: Echoes::new(config.mtu, config.seed),
             reassembler: Reassembler::default(),
-            counters: Counters::default(),
+            counters: ip::Counters::default(),
+            own: Counters::default(),
             buffers: Buffers::new(&config.tcp),
         })
     }
@@ -164,6 +166,7 @@ impl Stack for SmoltcpStack {
     fn counters(&self, show: &mut dyn FnMut(&'static str, u64)) {
         self.counters.show(show);
         self.sockets.counters.show(show);
+        self.own.show(show);
     }
 
     fn sockets(&self, show: &mut dyn FnMut(SocketReport)) {

@@ -5,7 +5,7 @@
 //! its listener's backlog.
 #![forbid(unsafe_code)]
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 
 use ::smoltcp::socket::tcp;
 use ::smoltcp::wire::{
@@ -19,7 +19,7 @@ use super::SmoltcpStack;
 use super::challenge;
 use super::connection::{Connection, Phase};
 use super::sequence::{REPETITIONS, Verdict};
-use crate::ip::checksum::{self, Fault};
+use crate::ip::admits;
 use crate::sockets::Owner;
 use crate::sockets::slots::SlotIndex;
 
@@ -31,19 +31,15 @@ impl SmoltcpStack {
         frame: &RxFrame<'_>,
         tx: &mut TxBurst<'_>,
     ) {
-        if frame.checksum == RxChecksum::Bad {
-            self.counters.drop_checksum += 1;
-            return;
-        }
         let bytes = frame.bytes;
-        if !self.admits(frame) {
+        if !admits(frame, self.mac, &self.sockets.net, &mut self.counters) {
             return;
         }
         match flow::parse(bytes) {
             Traffic::Tcp(flow) => self.receive_segment(now, frame, flow, tx),
             Traffic::Udp(flow) => {
                 if self.receive_datagram(now, bytes, flow.local, tx).is_err() {
-                    self.counters.drop_bad_datagram += 1;
+                    self.own.drop_bad_datagram += 1;
                 }
             }
             Traffic::Fragment { .. } => self.receive_fragment(now, bytes, tx),
@@ -64,36 +60,6 @@ impl SmoltcpStack {
             }
         }
         self.link.flush_fragments(now, tx, &mut self.counters);
-    }
-
-    /// Whether a frame is for this stack and undamaged. Counts it if not.
-    fn admits(&mut self, frame: &RxFrame<'_>) -> bool {
-        let bytes = frame.bytes;
-        let counters = &mut self.counters;
-        // The port accepts all addresses. Of group addresses the lowest bit of the first byte is 1.
-        let to_us = bytes.first_chunk().is_some_and(|&to: &[u8; 6]| to == self.mac);
-        let to_group = bytes.first().is_some_and(|first| first & 1 != 0);
-        let fault = match bytes.get(12..14) {
-            _ if !to_us && !to_group => &mut counters.drop_other_mac,
-            None => &mut counters.drop_unknown,
-            // IEEE 802 clause 8: a group sends nothing. An answer would go to all of it.
-            Some(_) if bytes[6] & 1 != 0 => &mut counters.drop_malformed,
-            // IEEE 802.1Q tags: this kind has none.
-            Some([0x81, 0x00] | [0x88, 0xa8]) => &mut counters.drop_vlan,
-            Some([0x08, 0x00]) if !checksum::of_ipv4_header(bytes) => &mut counters.drop_checksum,
-            Some([0x08, 0x00] | [0x86, 0xdd])
-                if destination(bytes).is_some_and(|to| !self.sockets.net.takes(to)) =>
-            {
-                &mut counters.drop_not_ours
-            }
-            Some(_) => match checksum::fault(frame) {
-                None => return true,
-                Some(Fault::Wrong) => &mut counters.drop_checksum,
-                Some(Fault::Partial) => &mut counters.drop_checksum_partial,
-            },
-        };
-        *fault += 1;
-        false
     }
 
     fn receive_segment(
@@ -118,7 +84,7 @@ impl SmoltcpStack {
                     return self.feed_connection(now, index, frame, plausible, tx);
                 }
                 Verdict::Refuse => {
-                    self.counters.drop_implausible += 1;
+                    self.sockets.counters.drop_implausible += 1;
                     return;
                 }
                 Verdict::Reopen if self.sockets.may_reopen(index, flow.local) => self.remove(index),
@@ -133,7 +99,7 @@ impl SmoltcpStack {
             self.receive_syn(now, frame, flow, listener, tx);
         } else {
             // RFC 9293 section 3.10.7.1: the library answers with a reset.
-            self.counters.drop_no_connection += 1;
+            self.sockets.counters.drop_no_connection += 1;
             self.link.feed(now, bytes, Some(tx), None, &mut self.counters);
         }
     }
@@ -146,7 +112,7 @@ impl SmoltcpStack {
         frame: &RxFrame<'_>,
         tx: &mut TxBurst<'_>,
     ) {
-        self.counters.drop_challenged += 1;
+        self.sockets.counters.drop_challenged += 1;
         let connection = self.sockets.slots.connection(index);
         let numbers = connection.and_then(|connection| connection.challenge(now));
         let mut answer = [0; challenge::BYTES_MAX];
@@ -155,7 +121,7 @@ impl SmoltcpStack {
         match tx.next(len) {
             Some(slot) => {
                 slot.copy_from_slice(&answer[..len]);
-                self.counters.challenges += 1;
+                self.sockets.counters.challenges += 1;
                 self.counters.tx_frames += 1;
             }
             None => self.counters.drop_tx_full += 1,
@@ -173,7 +139,7 @@ impl SmoltcpStack {
     ) {
         let bytes = frame.bytes;
         let Some(connection) = self.sockets.slots.connection(index) else { return };
-        self.counters.rx_segments += 1;
+        self.sockets.counters.rx_segments += 1;
         let before = connection.intake();
         self.link.feed(now, bytes, Some(tx), Some(connection.turn()), &mut self.counters);
         let Some(connection) = self.sockets.slots.connection(index) else { return };
@@ -182,13 +148,13 @@ impl SmoltcpStack {
         // What is nobody's words but a guess is no sign of life.
         let Some(connection) = self.sockets.slots.connection(index) else { return };
         if plausible && connection.heard(now, bytes) {
-            self.counters.recoveries += 1;
+            self.own.recoveries += 1;
             for _ in 0..REPETITIONS {
                 self.link.feed(now, bytes, None, Some(connection.turn()), &mut self.counters);
             }
         }
         if !plausible && !took {
-            self.counters.drop_implausible += 1;
+            self.sockets.counters.drop_implausible += 1;
         }
         if before.state != after {
             self.state_changed(now, index, before.state, after);
@@ -247,7 +213,7 @@ impl SmoltcpStack {
     ) {
         let Some(options) = self.sockets.admit(now, index) else { return };
         let Some(tcp) = self.buffers.take(&options) else {
-            self.counters.drop_memory += 1;
+            self.own.drop_memory += 1;
             return;
         };
         let owner = Owner::Backlog(index);
@@ -257,7 +223,7 @@ impl SmoltcpStack {
         let listening = connection.tcp().listen(local).is_ok();
         self.link.feed(now, frame.bytes, Some(tx), Some(connection.turn()), &mut self.counters);
         if !listening || connection.state() != tcp::State::SynReceived {
-            self.counters.drop_bad_syn += 1;
+            self.sockets.counters.drop_bad_syn += 1;
             self.buffers.give(connection);
             return;
         }
@@ -302,15 +268,6 @@ impl SmoltcpStack {
         if let Some(learned) = learned {
             self.sockets.wake_waiting(learned);
         }
-    }
-}
-
-/// Where an IP packet goes, if its header says.
-fn destination(frame: &[u8]) -> Option<IpAddr> {
-    match frame.get(12..14)? {
-        [0x08, 0x00] => Some(IpAddr::from(*frame.get(30..)?.first_chunk::<4>()?)),
-        [0x86, 0xdd] => Some(IpAddr::from(*frame.get(38..)?.first_chunk::<16>()?)),
-        _ => None,
     }
 }
 

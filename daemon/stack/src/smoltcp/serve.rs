@@ -16,10 +16,9 @@ use nix::errno::Errno;
 use super::SmoltcpStack;
 use super::carrier::Carrier;
 use super::connection::{GivingUp, Phase};
-use super::counters::Counters;
 use super::link::Link;
 use super::sequence::REPETITIONS;
-use crate::ip::Sent;
+use crate::ip::{Counters, Sent};
 use crate::sockets::datagram::Datagram;
 use crate::sockets::slots::{Slot, SlotIndex};
 use crate::sockets::udp::{Carried, Carry, QUESTION_INTERVAL};
@@ -62,7 +61,7 @@ impl SmoltcpStack {
         self.move_bytes(now, index);
         let Some(connection) = self.sockets.slots.connection(index) else { return true };
         if let Some(frame) = connection.probe(now) {
-            self.counters.probes += 1;
+            self.own.probes += 1;
             for _ in 0..REPETITIONS {
                 self.link.feed(now, &frame, None, Some(connection.turn()), &mut self.counters);
             }

@@ -38,4 +38,16 @@ counters! {
     drop_no_destination = "drop.udp_tx_no_destination",
     /// UDP datagrams whose neighbour did not answer in time.
     drop_no_neighbour = "drop.udp_tx_no_neighbour",
+    /// TCP segments of known connections.
+    rx_segments = "rx.tcp_segments",
+    /// Challenges sent to peers that may have wanted to end a connection (RFC 5961).
+    challenges = "tcp.challenges",
+    /// TCP segments for which there is no connection; most are answered with a reset.
+    drop_no_connection = "drop.tcp_no_connection",
+    /// Resets and SYNs on a connection that did not prove to be the peer's (RFC 5961).
+    drop_challenged = "drop.tcp_challenged",
+    /// Segments with numbers that the peer would not use, or behind IPv6 extension headers.
+    drop_implausible = "drop.tcp_implausible",
+    /// SYNs that made no connection: flags that do not belong together, or a broken header.
+    drop_bad_syn = "drop.tcp_bad_syn",
 }
