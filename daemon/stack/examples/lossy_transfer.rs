@@ -15,6 +15,10 @@ fn main() {
     println!("20 MiB over 1 Gb/s, 1 ms, 2% loss, 1% reorder, 1% duplicate; virtual seconds");
     for loss in [0.0, 0.02] {
         for (kind, congestion, buffer) in [
+            ("native", Congestion::Cubic, 1 << 16),
+            ("native", Congestion::Cubic, 1 << 18),
+            ("native", Congestion::Reno, 1 << 18),
+            ("native", Congestion::None, 1 << 18),
             ("smoltcp", Congestion::Cubic, 1 << 15),
             ("smoltcp", Congestion::Cubic, 1 << 16),
             ("smoltcp", Congestion::Cubic, 1 << 18),

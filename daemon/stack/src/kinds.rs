@@ -7,14 +7,15 @@
 use std::net::IpAddr;
 
 use crate::config::StackConfig;
-use crate::{Stack, ip, smoltcp, sockets, test};
+use crate::{Stack, ip, native, smoltcp, sockets, test};
 
 /// Names of all kinds, for messages and schemas.
-pub const KINDS: [&str; 2] = ["smoltcp", "test"];
+pub const KINDS: [&str; 3] = ["native", "smoltcp", "test"];
 
 /// The name and the meaning of each counter of the kind `kind`, so far as it says.
 pub fn meanings(kind: &str) -> impl Iterator<Item = &'static (&'static str, &'static str)> {
     let lists: &[&[_]] = match kind {
+        "native" => &[ip::MEANINGS, sockets::MEANINGS, native::MEANINGS],
         "smoltcp" => &[ip::MEANINGS, sockets::MEANINGS, smoltcp::MEANINGS],
         _ => &[],
     };
@@ -97,6 +98,7 @@ pub enum BuildError {
 pub fn build(kind: &str, config: &StackConfig) -> Result<Box<dyn Stack>, BuildError> {
     check(config)?;
     match kind {
+        "native" => Ok(Box::new(native::NativeStack::new(config)?)),
         "smoltcp" => Ok(Box::new(smoltcp::SmoltcpStack::new(config)?)),
         "test" => Ok(Box::new(test::TestStack::new(config))),
         _ => Err(BuildError::Kind(kind.to_owned())),

@@ -19,7 +19,6 @@ pub mod config;
 mod counters;
 mod ip;
 pub mod kinds;
-#[cfg(test)]
 mod native;
 pub mod pair;
 mod smoltcp;

@@ -11,6 +11,7 @@ pub(crate) mod echo;
 pub(crate) mod fragment;
 pub(crate) mod neighbours;
 pub(crate) mod net;
+pub(crate) mod packet;
 pub(crate) mod reassembly;
 
 pub(crate) use admission::admits;

@@ -1,12 +1,158 @@
-//! The native kind, under way: the parts of its TCP that stand by themselves so far.
+//! The `native` kind: a TCP/IP stack of our own.
 //!
-//! Owns: headers ([`segment`], [`packet`]), congestion control, and the halves of a connection
-//! ([`tcp`]). Nothing outside of unit tests calls it yet: the connection that joins the halves, and the
-//! stack around it, are missing.
+//! Owns: [`NativeStack`], which leads frames, requests and time to the sockets that they are for.
+//! Called through [`Stack`] by a worker or a simulation. Must never: look at all connections to serve
+//! one, or hold a byte that a FIFO could hold.
+//!
+//! ```text
+//!  frame ─▶ receive ─ flow ─▶ connection.arrive ─┐ mark
+//!                                                ▼
+//!  request ─▶ sockets ────────────────────▶ dirty sockets ─▶ serve ─▶ link ─▶ frame
+//!                                                ▲  │
+//!                       time ─▶ timers ──────────┘  └─▶ events, next timer
+//! ```
 #![forbid(unsafe_code)]
-#![allow(dead_code, reason = "the connection that will call these is not written")]
 
 mod congestion;
-mod packet;
+mod counters;
+mod icmp;
+mod link;
+mod receive;
 mod segment;
+mod serve;
 mod tcp;
+
+use std::net::IpAddr;
+
+use dmm_port::{Instant, RxFrame, TxBurst};
+use nix::errno::Errno;
+
+use crate::config::StackConfig;
+use crate::ip::echo::Echoes;
+use crate::ip::neighbours::Purpose;
+use crate::ip::net::{Limits, Net};
+use crate::ip::reassembly::Reassembler;
+use crate::kinds::BuildError;
+use crate::sockets::{Owner, Sockets};
+use crate::{Event, Ping, Request, SocketReport, Stack};
+use counters::Counters;
+pub(crate) use counters::MEANINGS;
+use icmp::Allowance;
+use link::Link;
+use tcp::{Connection, Parameters};
+
+/// Sockets served in one poll at most. At 8 frames each this is far more than the 64 slots of a
+/// row can take, so the bound is felt by sockets that have little to send.
+const SERVED_PER_POLL: usize = 256;
+
+/// How long the lists of a configuration may be: they are searched one by one.
+const LIMITS: Limits = Limits { addresses: 64, routes: 256, neighbours: 1024 };
+
+/// A stack of our own.
+pub(crate) struct NativeStack {
+    link: Link,
+    sockets: Sockets<Connection>,
+    /// What connections are made from.
+    parameters: Parameters,
+    echoes: Echoes,
+    reassembler: Reassembler,
+    /// How many ICMP errors may be sent.
+    allowance: Allowance,
+    counters: Counters,
+    /// Where packets are put together that go out in fragments.
+    scratch: Vec<u8>,
+}
+
+impl NativeStack {
+    /// A stack without sockets.
+    pub(crate) fn new(config: &StackConfig) -> Result<Self, BuildError> {
+        let net = Net::new(config, LIMITS)?;
+        Ok(Self {
+            link: Link::new(config, &net),
+            sockets: Sockets::new(config, net),
+            parameters: Parameters::new(config),
+            echoes: Echoes::new(config.mtu, config.seed),
+            reassembler: Reassembler::default(),
+            allowance: Allowance::default(),
+            counters: Counters::default(),
+            scratch: Vec::new(),
+        })
+    }
+}
+
+impl Stack for NativeStack {
+    fn receive(&mut self, now: Instant, frames: &[RxFrame<'_>], tx: &mut TxBurst<'_>) {
+        self.link.counters.rx_frames += frames.len() as u64;
+        for frame in frames {
+            self.receive_frame(now, frame, tx);
+        }
+    }
+
+    fn submit(&mut self, now: Instant, request: Request) -> Result<(), Errno> {
+        let parameters = &self.parameters;
+        self.sockets.take(now, request, |socket, flow, fifos, options| {
+            Ok(Connection::open(now, parameters, Owner::Socket(socket), flow, fifos, options))
+        })
+    }
+
+    fn ping(&mut self, _now: Instant, ping: &Ping) -> Result<(), Errno> {
+        self.echoes.add(ping, &self.sockets.net)
+    }
+
+    fn poll(&mut self, now: Instant, tx: &mut TxBurst<'_>, events: &mut Vec<Event>) {
+        self.reassembler.expire(now);
+        self.link.counters.add_fragment_losses(self.reassembler.take_losses());
+        self.link.ask_neighbours(now, tx);
+        let link = &mut self.link;
+        self.echoes.poll(now, &mut self.sockets.events, |(to, len), write| {
+            link.send(now, tx, (to, len, Purpose::Socket), write)
+        });
+        for _ in 0..self.link.looped() {
+            self.receive_looped(now, tx);
+        }
+        self.sockets.slots.expire(now, SERVED_PER_POLL);
+        // Those that ask for more in this poll get it in the next, so no event is told twice.
+        for _ in 0..self.sockets.slots.dirty_count().min(SERVED_PER_POLL) {
+            let Some(index) = self.sockets.slots.next_dirty() else { break };
+            if !self.serve(now, index, tx) {
+                break;
+            }
+        }
+        events.append(&mut self.sockets.events);
+    }
+
+    fn deadline(&mut self, now: Instant) -> Option<Instant> {
+        let due = self.sockets.slots.dirty_count() > 0
+            || !self.sockets.events.is_empty()
+            || self.echoes.is_due()
+            || self.link.looped() > 0;
+        if due {
+            return Some(now);
+        }
+        let timers = [
+            self.sockets.slots.next_wake(),
+            self.link.question_at(),
+            self.reassembler.next_expiry(),
+            self.echoes.deadline(),
+        ];
+        timers.into_iter().flatten().min()
+    }
+
+    fn trim(&mut self, _now: Instant) {
+        self.sockets.trim();
+    }
+
+    fn source_for(&self, remote: IpAddr) -> Option<IpAddr> {
+        self.sockets.net.source_for(remote)
+    }
+
+    fn counters(&self, show: &mut dyn FnMut(&'static str, u64)) {
+        self.link.counters.show(show);
+        self.sockets.counters.show(show);
+        self.counters.show(show);
+    }
+
+    fn sockets(&self, show: &mut dyn FnMut(SocketReport)) {
+        self.sockets.report(show);
+    }
+}

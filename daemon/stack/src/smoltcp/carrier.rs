@@ -4,7 +4,7 @@
 //! datagram at a time. Payload waits in the FIFOs alone. Must never: keep a datagram.
 #![forbid(unsafe_code)]
 
-use std::net::{IpAddr, SocketAddr, SocketAddrV6};
+use std::net::{IpAddr, SocketAddr};
 
 use ::smoltcp::iface::{SocketHandle, SocketSet};
 use ::smoltcp::phy::PacketMeta;
@@ -16,7 +16,9 @@ use dmm_proto::fifo::datagram::Header;
 
 use super::link::{Link, Socket};
 use super::memory::Lent;
-use crate::ip::{Counters, Sent, fragment};
+use crate::ip::fragment::Packet;
+use crate::ip::packet::{self, UDP_BYTES};
+use crate::ip::{Counters, Sent};
 use crate::sockets::datagram::Datagram;
 use crate::sockets::udp::Carried;
 
@@ -78,15 +80,18 @@ impl Carrier {
         if let (IpAddr::V6(from), SocketAddr::V6(to)) = (from, to)
             && header.len + HEADERS_V6 > self.mtu
         {
-            let from = SocketAddrV6::new(from, datagram.local.port(), 0, 0);
-            let bytes = &mut self.payload[..fragment::UDP_BYTES + header.len];
-            fifo.copy_payload(&mut bytes[fragment::UDP_BYTES..]);
-            fragment::head(&from, &to, bytes);
-            let Some(parts) = fragment::parts(bytes.len(), self.mtu) else {
-                return Carried::TooBig;
+            let from = SocketAddr::new(from.into(), datagram.local.port());
+            let bytes = &mut self.payload[..UDP_BYTES + header.len];
+            fifo.copy_payload(&mut bytes[UDP_BYTES..]);
+            packet::write_udp(from, to.into(), bytes);
+            let packet = Packet {
+                from: from.ip(),
+                to: (*to.ip()).into(),
+                protocol: packet::protocol::UDP,
+                hop_limit: datagram.options.hop_limit,
+                payload: bytes,
             };
-            let hop_limit = datagram.options.hop_limit;
-            let packet = fragment::Packet { from, to, hop_limit, datagram: bytes };
+            let Some(parts) = packet.parts(self.mtu) else { return Carried::TooBig };
             return link.send_in_fragments(now, tx, (&packet, parts), counters).into();
         }
         // Taking the socket out and in again forgets the neighbour that it waited for.

@@ -10,6 +10,4 @@ counters! {
     probes = "tcp.loss_probes",
     /// SYNs for which there is no memory.
     drop_memory = "drop.tcp_no_memory",
-    /// UDP datagrams that the library refused.
-    drop_bad_datagram = "drop.udp_malformed",
 }

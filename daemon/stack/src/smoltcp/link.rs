@@ -270,7 +270,7 @@ impl Link {
         }
     }
 
-    /// Sends a datagram in fragments: all of them, if there are slots for all.
+    /// Sends a packet in `parts`: all of them, if there are slots for all.
     pub(super) fn send_in_fragments(
         &mut self,
         now: Instant,
@@ -281,15 +281,14 @@ impl Link {
         if !self.flush_fragments(now, tx, counters) || tx.free() < parts.len() {
             return Sent::NoSlot;
         }
-        let remote = *packet.to.ip();
-        if !self.opens(now, remote.into(), tx, counters) {
+        if !self.opens(now, packet.to, tx, counters) {
             return Sent::NoNeighbour;
         }
-        let Some(mac) = self.neighbours.mac_of(remote.into()) else { return Sent::NoNeighbour };
-        let (id, macs) = (self.identifications.next(), (self.mac, mac));
+        let Some(mac) = self.neighbours.mac_of(packet.to) else { return Sent::NoNeighbour };
+        let id = self.identifications.next();
         for part in parts {
-            let Some(frame) = tx.next(fragment::frame_bytes(&part)) else { return Sent::NoSlot };
-            packet.write(part, id, macs, frame);
+            let Some(frame) = tx.next(packet.frame_bytes(&part)) else { return Sent::NoSlot };
+            packet.write(&part, id, (self.mac, mac), frame);
             counters.tx_frames += 1;
         }
         Sent::Frame

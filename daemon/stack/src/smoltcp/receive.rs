@@ -39,7 +39,7 @@ impl SmoltcpStack {
             Traffic::Tcp(flow) => self.receive_segment(now, frame, flow, tx),
             Traffic::Udp(flow) => {
                 if self.receive_datagram(now, bytes, flow.local, tx).is_err() {
-                    self.own.drop_bad_datagram += 1;
+                    self.sockets.counters.drop_bad_datagram += 1;
                 }
             }
             Traffic::Fragment { .. } => self.receive_fragment(now, bytes, tx),

@@ -30,6 +30,8 @@ counters! {
     drop_no_socket = "drop.udp_no_socket",
     /// UDP datagrams from somebody other than the connected peer.
     drop_not_peer = "drop.udp_not_peer",
+    /// UDP datagrams whose header does not fit what came.
+    drop_bad_datagram = "drop.udp_malformed",
     /// UDP datagrams that found no room in their socket's FIFO.
     drop_rx_full = "drop.udp_rx_full",
     /// UDP datagrams that are too large for the path.

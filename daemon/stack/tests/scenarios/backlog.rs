@@ -5,7 +5,7 @@ use dmm_stack::pair::{Client, End, Pair, Quota};
 use dmm_stack::{Request, SocketId};
 use nix::errno::Errno;
 
-use crate::{clean, left, right, secs};
+use crate::{IP_KINDS, clean, left, right, secs};
 
 fn connect(pair: &mut Pair, quota: &Quota, count: u16) -> Vec<Client> {
     (1..=count)
@@ -123,42 +123,46 @@ fn a_closed_listener_resets_what_waits_and_returns_its_credits() {
 
 #[test]
 fn half_open_connections_expire() {
-    let mut pair = Pair::new("smoltcp", &clean());
-    let quota = Quota::new(64);
-    pair.listen(End::Right, 0, right(80), 4);
-    // The neighbours get to know each other.
-    let first = pair.connect(End::Left, &quota, 9, (left(1999), right(80)));
-    pair.expect(secs(5), "a connection", |pair| pair.of(&first).connected.is_some());
-    pair.keep_frames(End::Left);
-    let clients = connect(&mut pair, &quota, 1);
-    pair.expect(secs(5), "a connection", |pair| connected(pair, &clients) == 1);
-    let syn = pair.take_frames(End::Left).remove(0);
-    pair.submit(End::Left, Request::Abort { socket: clients[0].socket });
-    pair.run(secs(1));
-    pair.port(End::Left).set_link_up(false);
-    pair.inject(End::Right, &syn);
-    pair.run(secs(1));
-    let half_open = |pair: &mut Pair| {
-        pair.sockets(End::Right).iter().filter(|report| report.state == "SYN-RECV").count()
-    };
-    assert_eq!(half_open(&mut pair), 1);
-    pair.run(secs(15));
-    assert_eq!(half_open(&mut pair), 0);
-    assert_eq!(pair.counter(End::Right, "drop.tcp_half_open_expired"), 1);
-    pair.port(End::Left).set_link_up(true);
-    pair.clean_up(&[&clients[0], &first], &[(End::Right, 0)], &[&quota]);
+    for kind in IP_KINDS {
+        let mut pair = Pair::new(kind, &clean());
+        let quota = Quota::new(64);
+        pair.listen(End::Right, 0, right(80), 4);
+        // The neighbours get to know each other.
+        let first = pair.connect(End::Left, &quota, 9, (left(1999), right(80)));
+        pair.expect(secs(5), "a connection", |pair| pair.of(&first).connected.is_some());
+        pair.keep_frames(End::Left);
+        let clients = connect(&mut pair, &quota, 1);
+        pair.expect(secs(5), "a connection", |pair| connected(pair, &clients) == 1);
+        let syn = pair.take_frames(End::Left).remove(0);
+        pair.submit(End::Left, Request::Abort { socket: clients[0].socket });
+        pair.run(secs(1));
+        pair.port(End::Left).set_link_up(false);
+        pair.inject(End::Right, &syn);
+        pair.run(secs(1));
+        let half_open = |pair: &mut Pair| {
+            pair.sockets(End::Right).iter().filter(|report| report.state == "SYN-RECV").count()
+        };
+        assert_eq!(half_open(&mut pair), 1);
+        pair.run(secs(15));
+        assert_eq!(half_open(&mut pair), 0);
+        assert_eq!(pair.counter(End::Right, "drop.tcp_half_open_expired"), 1);
+        pair.port(End::Left).set_link_up(true);
+        pair.clean_up(&[&clients[0], &first], &[(End::Right, 0)], &[&quota]);
+    }
 }
 
 #[test]
 fn a_listener_on_an_address_goes_before_one_on_any() {
-    let mut pair = Pair::new("smoltcp", &clean());
-    let quota = Quota::new(64);
-    pair.listen(End::Right, 0, "0.0.0.0:80".parse().unwrap(), 4);
-    pair.listen(End::Right, 1, right(80), 4);
-    let again = Request::Listen { socket: SocketId(2), local: right(80), backlog: 1 };
-    assert_eq!(pair.try_submit(End::Right, again), Err(Errno::EADDRINUSE));
-    let server = pair.credit(End::Right, &quota, 1, 5);
-    let clients = connect(&mut pair, &quota, 1);
-    pair.expect(secs(5), "the accept", |pair| pair.of(&server).accepted.is_some());
-    pair.clean_up(&[&clients[0], &server], &[(End::Right, 0), (End::Right, 1)], &[&quota]);
+    for kind in IP_KINDS {
+        let mut pair = Pair::new(kind, &clean());
+        let quota = Quota::new(64);
+        pair.listen(End::Right, 0, "0.0.0.0:80".parse().unwrap(), 4);
+        pair.listen(End::Right, 1, right(80), 4);
+        let again = Request::Listen { socket: SocketId(2), local: right(80), backlog: 1 };
+        assert_eq!(pair.try_submit(End::Right, again), Err(Errno::EADDRINUSE));
+        let server = pair.credit(End::Right, &quota, 1, 5);
+        let clients = connect(&mut pair, &quota, 1);
+        pair.expect(secs(5), "the accept", |pair| pair.of(&server).accepted.is_some());
+        pair.clean_up(&[&clients[0], &server], &[(End::Right, 0), (End::Right, 1)], &[&quota]);
+    }
 }

@@ -8,7 +8,7 @@ use dmm_stack::pair::{End, Pair, Quota};
 use dmm_stack::{Request, SocketId};
 use nix::errno::Errno;
 
-use crate::{V4, clean, left, right, secs};
+use crate::{IP_KINDS, V4, clean, left, right, secs};
 
 /// Bits of a TCP segment's flags (RFC 9293 section 3.1).
 const RST: u8 = 4;
@@ -34,13 +34,15 @@ fn a_port_without_listener_refuses() {
 
 #[test]
 fn a_host_that_is_not_there_is_unreachable() {
-    let mut pair = Pair::new("smoltcp", &clean());
-    let quota = Quota::new(16);
-    let one = pair.connect(End::Left, &quota, 1, (left(5000), "10.0.0.9:80".parse().unwrap()));
-    pair.expect(secs(5), "the failure", |pair| {
-        pair.of(&one).connected == Some(Err(Errno::EHOSTUNREACH))
-    });
-    pair.clean_up(&[&one], &[], &[&quota]);
+    for kind in IP_KINDS {
+        let mut pair = Pair::new(kind, &clean());
+        let quota = Quota::new(16);
+        let one = pair.connect(End::Left, &quota, 1, (left(5000), "10.0.0.9:80".parse().unwrap()));
+        pair.expect(secs(5), "the failure", |pair| {
+            pair.of(&one).connected == Some(Err(Errno::EHOSTUNREACH))
+        });
+        pair.clean_up(&[&one], &[], &[&quota]);
+    }
 }
 
 #[test]
@@ -62,20 +64,24 @@ fn a_peer_that_does_not_answer_times_out() {
 
 #[test]
 fn data_without_answer_times_out_after_the_user_timeout() {
-    let mut pair = Pair::new("smoltcp", &clean());
-    let quota = Quota::new(64);
-    let (mut one, other) = pair.joined([&quota, &quota], V4);
-    let (option, value) = (SocketOption::UserTimeout, 5_000);
-    pair.submit(End::Left, Request::SetOption { socket: one.socket, option, value });
-    pair.run(secs(100));
-    pair.port(End::Left).set_link_up(false);
-    let before = pair.now;
-    pair.write_until(&mut one, 1000);
-    pair.expect(secs(30), "the time out", |pair| pair.of(&one).broken == Some(Errno::ETIMEDOUT));
-    let waited = pair.now - before;
-    assert!((secs(5)..secs(6)).contains(&waited), "{waited:?}");
-    pair.submit(End::Right, Request::Abort { socket: other.socket });
-    pair.clean_up(&[&one, &other], &[(End::Right, 0)], &[&quota]);
+    for kind in IP_KINDS {
+        let mut pair = Pair::new(kind, &clean());
+        let quota = Quota::new(64);
+        let (mut one, other) = pair.joined([&quota, &quota], V4);
+        let (option, value) = (SocketOption::UserTimeout, 5_000);
+        pair.submit(End::Left, Request::SetOption { socket: one.socket, option, value });
+        pair.run(secs(100));
+        pair.port(End::Left).set_link_up(false);
+        let before = pair.now;
+        pair.write_until(&mut one, 1000);
+        pair.expect(secs(30), "the time out", |pair| {
+            pair.of(&one).broken == Some(Errno::ETIMEDOUT)
+        });
+        let waited = pair.now - before;
+        assert!((secs(5)..secs(6)).contains(&waited), "{waited:?}");
+        pair.submit(End::Right, Request::Abort { socket: other.socket });
+        pair.clean_up(&[&one, &other], &[(End::Right, 0)], &[&quota]);
+    }
 }
 
 #[test]
@@ -94,17 +100,19 @@ fn an_abort_resets_the_peer() {
 
 #[test]
 fn bytes_before_a_reset_can_still_be_read() {
-    let mut pair = Pair::new("smoltcp", &clean());
-    let quota = Quota::new(64);
-    let (mut one, mut other) = pair.joined([&quota, &quota], V4);
-    pair.write_until(&mut one, 3000);
-    pair.run(secs(1));
-    pair.submit(End::Left, Request::Abort { socket: one.socket });
-    pair.run(secs(1));
-    assert_eq!(pair.of(&other).broken, Some(Errno::ECONNRESET));
-    pair.read_all(&mut other);
-    assert_eq!(other.received, 3000);
-    pair.clean_up(&[&one, &other], &[(End::Right, 0)], &[&quota]);
+    for kind in IP_KINDS {
+        let mut pair = Pair::new(kind, &clean());
+        let quota = Quota::new(64);
+        let (mut one, mut other) = pair.joined([&quota, &quota], V4);
+        pair.write_until(&mut one, 3000);
+        pair.run(secs(1));
+        pair.submit(End::Left, Request::Abort { socket: one.socket });
+        pair.run(secs(1));
+        assert_eq!(pair.of(&other).broken, Some(Errno::ECONNRESET));
+        pair.read_all(&mut other);
+        assert_eq!(other.received, 3000);
+        pair.clean_up(&[&one, &other], &[(End::Right, 0)], &[&quota]);
+    }
 }
 
 #[test]
@@ -138,16 +146,18 @@ fn bytes_after_a_close_are_answered_with_a_reset() {
 
 #[test]
 fn lingering_for_no_time_is_a_reset() {
-    let mut pair = Pair::new("smoltcp", &clean());
-    let quota = Quota::new(64);
-    let (one, other) = pair.joined([&quota, &quota], V4);
-    let (option, value) = (SocketOption::ResetOnClose, 1);
-    pair.submit(End::Left, Request::SetOption { socket: one.socket, option, value });
-    pair.keep_frames(End::Left);
-    pair.close(&one);
-    pair.expect(secs(5), "the reset", |pair| pair.of(&other).broken == Some(Errno::ECONNRESET));
-    assert!(pair.take_frames(End::Left).iter().any(|frame| has_flag(frame, RST)));
-    pair.clean_up(&[&one, &other], &[(End::Right, 0)], &[&quota]);
+    for kind in IP_KINDS {
+        let mut pair = Pair::new(kind, &clean());
+        let quota = Quota::new(64);
+        let (one, other) = pair.joined([&quota, &quota], V4);
+        let (option, value) = (SocketOption::ResetOnClose, 1);
+        pair.submit(End::Left, Request::SetOption { socket: one.socket, option, value });
+        pair.keep_frames(End::Left);
+        pair.close(&one);
+        pair.expect(secs(5), "the reset", |pair| pair.of(&other).broken == Some(Errno::ECONNRESET));
+        assert!(pair.take_frames(End::Left).iter().any(|frame| has_flag(frame, RST)));
+        pair.clean_up(&[&one, &other], &[(End::Right, 0)], &[&quota]);
+    }
 }
 
 #[test]
@@ -199,13 +209,15 @@ fn an_orphan_whose_peer_is_gone_is_given_up() {
 
 #[test]
 fn an_orphan_whose_peer_never_closes_is_given_up() {
-    let mut pair = Pair::new("smoltcp", &clean());
-    let quota = Quota::new(64);
-    let (one, other) = pair.joined([&quota, &quota], V4);
-    pair.close(&one);
-    pair.expect(secs(60), "the end", |pair| pair.of(&one).gone);
-    assert!(pair.of(&other).ended);
-    pair.clean_up(&[&one, &other], &[(End::Right, 0)], &[&quota]);
+    for kind in IP_KINDS {
+        let mut pair = Pair::new(kind, &clean());
+        let quota = Quota::new(64);
+        let (one, other) = pair.joined([&quota, &quota], V4);
+        pair.close(&one);
+        pair.expect(secs(60), "the end", |pair| pair.of(&one).gone);
+        assert!(pair.of(&other).ended);
+        pair.clean_up(&[&one, &other], &[(End::Right, 0)], &[&quota]);
+    }
 }
 
 #[test]

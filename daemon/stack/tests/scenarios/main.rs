@@ -19,6 +19,9 @@ use std::time::Duration;
 use dmm_port::wire::WireConfig;
 use dmm_stack::pair::{address_v4, address_v6};
 
+/// The kinds that speak IP.
+const IP_KINDS: [&str; 2] = ["native", "smoltcp"];
+
 /// 1 Gb/s and a round trip of 1 ms.
 fn clean() -> WireConfig {
     WireConfig { delay: Duration::from_micros(500), rate_mbps: Some(1000), ..WireConfig::default() }

@@ -5,7 +5,7 @@ use dmm_proto::sync::Ordering;
 use dmm_stack::kinds::KINDS;
 use dmm_stack::pair::{End, Pair, Quota};
 
-use crate::{V4, clean, left, millis, secs};
+use crate::{IP_KINDS, V4, clean, left, millis, secs};
 
 fn trim_all(pair: &mut Pair) {
     let now = pair.now;
@@ -34,13 +34,15 @@ fn idle_sockets_hold_no_chunk_and_talk_again() {
 
 #[test]
 fn idle_udp_sockets_hold_no_chunk() {
-    let mut pair = Pair::new("smoltcp", &clean());
-    let quota = Quota::new(64);
-    let one = pair.bind(End::Left, &quota, 1, left(1));
-    assert_eq!(quota.pool.used(), 1, "room for a first datagram");
-    trim_all(&mut pair);
-    assert_eq!(quota.pool.used(), 0);
-    pair.clean_up(&[&one], &[], &[&quota]);
+    for kind in IP_KINDS {
+        let mut pair = Pair::new(kind, &clean());
+        let quota = Quota::new(64);
+        let one = pair.bind(End::Left, &quota, 1, left(1));
+        assert_eq!(quota.pool.used(), 1, "room for a first datagram");
+        trim_all(&mut pair);
+        assert_eq!(quota.pool.used(), 0);
+        pair.clean_up(&[&one], &[], &[&quota]);
+    }
 }
 
 #[test]
@@ -101,27 +103,29 @@ fn a_used_up_quota_stops_a_writer_until_chunks_come_back() {
 
 #[test]
 fn sockets_that_starve_look_for_chunks_ever_less_often() {
-    let mut pair = Pair::new("smoltcp", &clean());
-    let quotas = [Quota::new(4), Quota::new(64)];
-    let (mut one, mut other) = pair.joined([&quotas[0], &quotas[1]], V4);
-    pair.exchange(secs(5), &mut one, &mut other, (1000, 0));
-    let datagrams = pair.bind(End::Left, &quotas[0], 9, left(9));
-    pair.run(secs(1));
-    trim_all(&mut pair);
-    let taken: Vec<_> = std::iter::from_fn(|| quotas[0].pool.take()).collect();
-    pair.write_until(&mut one, 50_000);
-    pair.submit(End::Left, dmm_stack::Request::Send { socket: datagrams.socket });
-    let mut looks = 0;
-    pair.run_until(secs(20), |_| {
-        looks += 1;
-        false
-    });
-    // Each at 10, 30, 70, 150, 310 and 630 ms, then every 640.
-    assert!((30..100).contains(&looks), "{looks} looks");
-    taken.into_iter().for_each(|chunk| quotas[0].pool.give(chunk));
-    let heard = pair.of(&one).writable;
-    pair.expect(secs(1), "word of the chunks", |pair| pair.of(&one).writable > heard);
-    pair.clean_up(&[&one, &other, &datagrams], &[(End::Right, 0)], &[&quotas[0], &quotas[1]]);
+    for kind in IP_KINDS {
+        let mut pair = Pair::new(kind, &clean());
+        let quotas = [Quota::new(4), Quota::new(64)];
+        let (mut one, mut other) = pair.joined([&quotas[0], &quotas[1]], V4);
+        pair.exchange(secs(5), &mut one, &mut other, (1000, 0));
+        let datagrams = pair.bind(End::Left, &quotas[0], 9, left(9));
+        pair.run(secs(1));
+        trim_all(&mut pair);
+        let taken: Vec<_> = std::iter::from_fn(|| quotas[0].pool.take()).collect();
+        pair.write_until(&mut one, 50_000);
+        pair.submit(End::Left, dmm_stack::Request::Send { socket: datagrams.socket });
+        let mut looks = 0;
+        pair.run_until(secs(20), |_| {
+            looks += 1;
+            false
+        });
+        // Each at 10, 30, 70, 150, 310 and 630 ms, then every 640.
+        assert!((30..100).contains(&looks), "{looks} looks");
+        taken.into_iter().for_each(|chunk| quotas[0].pool.give(chunk));
+        let heard = pair.of(&one).writable;
+        pair.expect(secs(1), "word of the chunks", |pair| pair.of(&one).writable > heard);
+        pair.clean_up(&[&one, &other, &datagrams], &[(End::Right, 0)], &[&quotas[0], &quotas[1]]);
+    }
 }
 
 #[test]
@@ -147,12 +151,14 @@ fn a_hostile_cursor_is_told_and_ends_the_connection_alone() {
 
 #[test]
 fn a_hostile_datagram_is_told() {
-    let mut pair = Pair::new("smoltcp", &clean());
-    let quota = Quota::new(64);
-    let mut one = pair.bind(End::Left, &quota, 1, left(1));
-    one.writer.write(&[&[0xff; 56]], true);
-    pair.submit(End::Left, dmm_stack::Request::Send { socket: one.socket });
-    pair.expect(secs(1), "the breach", |pair| pair.of(&one).breach == Some(Breach::Datagram));
-    let other = pair.bind(End::Left, &quota, 2, left(2));
-    pair.clean_up(&[&one, &other], &[], &[&quota]);
+    for kind in IP_KINDS {
+        let mut pair = Pair::new(kind, &clean());
+        let quota = Quota::new(64);
+        let mut one = pair.bind(End::Left, &quota, 1, left(1));
+        one.writer.write(&[&[0xff; 56]], true);
+        pair.submit(End::Left, dmm_stack::Request::Send { socket: one.socket });
+        pair.expect(secs(1), "the breach", |pair| pair.of(&one).breach == Some(Breach::Datagram));
+        let other = pair.bind(End::Left, &quota, 2, left(2));
+        pair.clean_up(&[&one, &other], &[], &[&quota]);
+    }
 }

@@ -84,10 +84,6 @@ impl Cubic {
 }
 
 impl Control for Cubic {
-    fn name(&self) -> &'static str {
-        "cubic"
-    }
-
     fn acknowledged(&mut self, window: &mut Window, ack: &Ack) {
         if !window.is_slow_start() {
             return self.avoid(window, ack);

@@ -65,9 +65,6 @@ pub(super) struct Ack {
 
 /// An algorithm.
 pub(super) trait Control {
-    /// Its name, as `TCP_CONGESTION` has it.
-    fn name(&self) -> &'static str;
-
     /// Data was acknowledged while the window was what held the sender back.
     fn acknowledged(&mut self, window: &mut Window, ack: &Ack);
 
@@ -115,14 +112,6 @@ impl Algorithm {
 }
 
 impl Control for Algorithm {
-    fn name(&self) -> &'static str {
-        match self {
-            Self::None(control) => control.name(),
-            Self::Reno(control) => control.name(),
-            Self::Cubic(control) => control.name(),
-        }
-    }
-
     fn acknowledged(&mut self, window: &mut Window, ack: &Ack) {
         self.control().acknowledged(window, ack);
     }
@@ -149,10 +138,6 @@ impl Control for Algorithm {
 pub(super) struct Unlimited;
 
 impl Control for Unlimited {
-    fn name(&self) -> &'static str {
-        "none"
-    }
-
     fn acknowledged(&mut self, window: &mut Window, _ack: &Ack) {
         window.size = u64::MAX / 2;
     }

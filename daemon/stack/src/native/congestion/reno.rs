@@ -10,10 +10,6 @@ use super::{Ack, Control, Window};
 pub(in super::super) struct Reno;
 
 impl Control for Reno {
-    fn name(&self) -> &'static str {
-        "reno"
-    }
-
     fn acknowledged(&mut self, window: &mut Window, ack: &Ack) {
         let mut bytes = ack.bytes;
         if window.is_slow_start() {

@@ -26,11 +26,13 @@ pub(super) const EARLY_MAX: usize = 16 * 1024;
 const WINDOW_MAX: u64 = 65_535;
 
 /// The receiving half.
-pub(in super::super) struct Receiver {
+pub(in crate::native) struct Receiver {
     /// The number of the peer's SYN.
     pub(super) initial: u32,
     /// The next position expected.
     pub(super) next: u64,
+    /// What was acknowledged last.
+    pub(super) acknowledged: u64,
     /// The position behind the last that the peer may send.
     advertised: u64,
     /// By how many bits our windows are shifted.
@@ -74,6 +76,7 @@ impl Receiver {
         Self {
             initial: 0,
             next: 0,
+            acknowledged: 0,
             advertised: 0,
             shift,
             fifo,
@@ -90,7 +93,7 @@ impl Receiver {
 
     /// Takes the peer's SYN.
     pub(super) const fn synchronize(&mut self, initial: u32) {
-        (self.initial, self.next) = (initial, 1);
+        (self.initial, self.next, self.acknowledged) = (initial, 1, 1);
         if self.advertised == 0 {
             self.advertised = 1;
         }
@@ -111,7 +114,13 @@ impl Receiver {
         self.advertised.saturating_sub(self.next)
     }
 
+    /// How far back a segment may lie that was under way when what follows it was taken.
+    pub(super) const fn reach(&self) -> u64 {
+        WINDOW_MAX << self.shift
+    }
+
     /// Whether something is kept out of order.
+    #[cfg(test)]
     pub(super) fn has_ranges(&self) -> bool {
         !self.ranges.is_empty()
     }

@@ -106,11 +106,6 @@ impl Scoreboard {
         self.records.is_empty()
     }
 
-    /// Whether something is taken for lost that was not sent again.
-    pub(super) const fn has_lost(&self) -> bool {
-        self.lost_bytes > 0
-    }
-
     /// Whether something was received out of order.
     pub(super) const fn has_sacked(&self) -> bool {
         self.sacked_count > 0
@@ -157,11 +152,6 @@ impl Scoreboard {
             self.again_count += usize::from(!record.again);
             (record.at, record.again) = (now, true);
         }
-    }
-
-    /// When the first segment under way was sent.
-    pub(super) fn sent_at(&self, record: &Sent) -> Instant {
-        record.at
     }
 
     /// Takes a cumulative acknowledgement up to `until`. `least` is the least round trip time.

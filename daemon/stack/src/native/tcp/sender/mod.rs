@@ -74,21 +74,21 @@ pub(super) struct Acknowledged {
 
 /// Counts that a stack sums up.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(in super::super) struct Repairs {
+pub(in crate::native) struct Repairs {
     /// Segments sent again.
-    pub(in super::super) again: u64,
+    pub(in crate::native) again: u64,
     /// Retransmission timeouts.
-    pub(in super::super) timeouts: u64,
+    pub(in crate::native) timeouts: u64,
     /// Recoveries by acknowledgements.
-    pub(in super::super) recoveries: u64,
+    pub(in crate::native) recoveries: u64,
     /// Probes of the tail.
-    pub(in super::super) probes: u64,
+    pub(in crate::native) probes: u64,
     /// Losses that proved to be none.
-    pub(in super::super) undone: u64,
+    pub(in crate::native) undone: u64,
 }
 
 /// The sending half.
-pub(in super::super) struct Sender {
+pub(in crate::native) struct Sender {
     /// The number of our SYN.
     pub(super) initial: u32,
     /// The first position not acknowledged.
@@ -187,9 +187,9 @@ impl Sender {
         self.window = Window { size, threshold: u64::MAX, mss };
     }
 
-    /// Payload bytes of a full segment.
-    pub(super) const fn mss(&self) -> u64 {
-        self.mss
+    /// The peer shows that it did not get our answer: what was sent first is to be sent again.
+    pub(super) fn repeat_first(&mut self) {
+        self.board.lose_first();
     }
 
     /// The number of the next segment.
@@ -228,6 +228,7 @@ impl Sender {
     }
 
     /// Bytes that the peer has room for from `una` on.
+    #[cfg(test)]
     pub(super) const fn peer_window(&self) -> u64 {
         self.right.saturating_sub(self.una)
     }
@@ -238,7 +239,7 @@ impl Sender {
     }
 
     /// What was counted since the last call.
-    pub(super) fn take_repairs(&mut self) -> Repairs {
+    pub(in crate::native) fn take_repairs(&mut self) -> Repairs {
         std::mem::take(&mut self.repairs)
     }
 

@@ -12,17 +12,17 @@ use crate::native::congestion::{Control, Window};
 
 /// A segment to be sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(in super::super) struct Piece {
+pub(in crate::native) struct Piece {
     /// Its first position.
-    pub(in super::super) start: u64,
+    pub(in crate::native) start: u64,
     /// Bytes of payload.
-    pub(in super::super) len: usize,
+    pub(in crate::native) len: usize,
     /// It opens the connection.
-    pub(in super::super) syn: bool,
+    pub(in crate::native) syn: bool,
     /// It ends the stream.
-    pub(in super::super) fin: bool,
+    pub(in crate::native) fin: bool,
     /// It ends what was written.
-    pub(in super::super) push: bool,
+    pub(in crate::native) push: bool,
     again: bool,
 }
 
@@ -34,7 +34,7 @@ impl Piece {
 
 impl Sender {
     /// What to send next, if anything. Nothing has changed until [`Sender::sent`].
-    pub(in super::super) fn next_piece(&self, open: bool) -> Option<Piece> {
+    pub(in crate::native) fn next_piece(&self, open: bool) -> Option<Piece> {
         if !open {
             return self.opening();
         }
@@ -139,7 +139,7 @@ impl Sender {
     }
 
     /// Copies a piece's bytes out of the FIFO.
-    pub(in super::super) fn copy(&self, piece: &Piece, bytes: &mut [u8]) {
+    pub(in crate::native) fn copy(&self, piece: &Piece, bytes: &mut [u8]) {
         if let Some(fifo) = &self.fifo {
             let first = piece.start + u64::from(piece.syn);
             fifo.copy_out(usize::try_from(first - self.base).unwrap_or(0), bytes);
@@ -147,7 +147,7 @@ impl Sender {
     }
 
     /// Notes that a piece was sent.
-    pub(in super::super) fn sent(&mut self, now: Instant, piece: &Piece) {
+    pub(in crate::native) fn sent(&mut self, now: Instant, piece: &Piece) {
         let forced = self.forced.take();
         let end = piece.end();
         if piece.again {
@@ -190,7 +190,7 @@ impl Sender {
 
     /// Sees to it that a closed or narrow window is asked about. To be called when there was nothing
     /// to send.
-    pub(in super::super) fn watch(&mut self, now: Instant) {
+    pub(in crate::native) fn watch(&mut self, now: Instant) {
         let waits = self.queued() > 0 && self.next < self.written() && self.board.is_empty();
         if !waits || self.timer.is_some() || self.forced.is_some() {
             return;

@@ -3,59 +3,87 @@
 //! Owns: their writing. Called for each packet. Must never: leave a byte of a frame as it found it.
 #![forbid(unsafe_code)]
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use dmm_port::checksum::{fold, sum};
 
-use crate::ip::discovery::Mac;
+use super::discovery::Mac;
 
 /// Bytes of an Ethernet header without tags.
-pub(super) const ETHERNET_BYTES: usize = 14;
+pub(crate) const ETHERNET_BYTES: usize = 14;
 const IPV4_BYTES: usize = 20;
 const IPV6_BYTES: usize = 40;
+/// Bytes of IPv6's fragment header (RFC 8200 section 4.5).
+const FRAGMENT_BYTES: usize = 8;
+/// Its number as the next header.
+const FRAGMENT: u8 = 44;
+/// Bytes of a UDP header (RFC 768).
+pub(crate) const UDP_BYTES: usize = 8;
+/// Hops that packets may make, as Linux has it (`ip_default_ttl`).
+pub(crate) const HOP_LIMIT: u8 = 64;
 
 /// Protocol numbers of what is in an IP packet.
-pub(super) mod protocol {
-    pub(in super::super) const ICMP: u8 = 1;
-    pub(in super::super) const TCP: u8 = 6;
-    pub(in super::super) const UDP: u8 = 17;
-    pub(in super::super) const ICMPV6: u8 = 58;
+pub(crate) mod protocol {
+    pub(crate) const ICMP: u8 = 1;
+    pub(crate) const TCP: u8 = 6;
+    pub(crate) const UDP: u8 = 17;
+    pub(crate) const ICMPV6: u8 = 58;
 }
 
 /// The headers of a packet.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Headers {
+pub(crate) struct Headers {
     /// Our station.
-    pub(super) from_mac: Mac,
+    pub(crate) from_mac: Mac,
     /// The next one.
-    pub(super) to_mac: Mac,
+    pub(crate) to_mac: Mac,
     /// Our address.
-    pub(super) from: IpAddr,
+    pub(crate) from: IpAddr,
     /// The other's, of the same family.
-    pub(super) to: IpAddr,
+    pub(crate) to: IpAddr,
     /// What follows.
-    pub(super) protocol: u8,
+    pub(crate) protocol: u8,
     /// Hops that it may make.
-    pub(super) hop_limit: u8,
-    /// IPv4's identification, which means something in fragments alone (RFC 6864).
-    pub(super) identification: u16,
-    /// Routers may not cut it (RFC 1191); IPv6 has no other packets.
-    pub(super) dont_fragment: bool,
+    pub(crate) hop_limit: u8,
+    /// Whether it is a packet or a part of one.
+    pub(crate) extent: Extent,
+}
+
+/// Whether a packet is sent as a whole.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Extent {
+    /// It is, and routers may not cut it (RFC 1191); IPv6 has no other packets.
+    Whole,
+    /// A fragment (RFC 791 section 3.2, RFC 8200 section 4.5).
+    Part {
+        /// What it has in common with the packet's others; IPv4 has room for the lower half.
+        identification: u32,
+        /// Its first byte's place in the packet, a multiple of eight.
+        offset: u16,
+        /// Others follow.
+        more: bool,
+    },
 }
 
 /// Bytes of the Ethernet and IP headers of a packet to `to`.
-pub(super) const fn headers_bytes(to: IpAddr) -> usize {
+pub(crate) const fn headers_bytes(to: IpAddr) -> usize {
     ETHERNET_BYTES + ip_bytes(to)
 }
 
 /// Bytes of the IP header of a packet to `to`.
-pub(super) const fn ip_bytes(to: IpAddr) -> usize {
+pub(crate) const fn ip_bytes(to: IpAddr) -> usize {
     if to.is_ipv4() { IPV4_BYTES } else { IPV6_BYTES }
 }
 
 impl Headers {
+    /// Bytes of them.
+    pub(crate) const fn len(&self) -> usize {
+        let part = matches!(self.extent, Extent::Part { .. }) && self.to.is_ipv6();
+        headers_bytes(self.to) + if part { FRAGMENT_BYTES } else { 0 }
+    }
+
     /// Writes the headers to the beginning of `frame`, the rest of which is the packet's payload.
-    pub(super) fn write(&self, frame: &mut [u8]) {
+    pub(crate) fn write(&self, frame: &mut [u8]) {
         frame[0..6].copy_from_slice(&self.to_mac);
         frame[6..12].copy_from_slice(&self.from_mac);
         let packet = &mut frame[12..];
@@ -66,8 +94,15 @@ impl Headers {
                 let header = &mut packet[2..2 + IPV4_BYTES];
                 header[0..2].copy_from_slice(&[0x45, 0]);
                 header[2..4].copy_from_slice(&len.to_be_bytes());
-                header[4..6].copy_from_slice(&self.identification.to_be_bytes());
-                header[6..8].copy_from_slice(if self.dont_fragment { &[0x40, 0] } else { &[0, 0] });
+                // RFC 6864 section 4.1: in whole packets the identification means nothing.
+                let (identification, place) = match self.extent {
+                    Extent::Whole => (0, 0x4000),
+                    Extent::Part { identification, offset, more } => {
+                        (identification as u16, offset >> 3 | u16::from(more) << 13)
+                    }
+                };
+                header[4..6].copy_from_slice(&identification.to_be_bytes());
+                header[6..8].copy_from_slice(&place.to_be_bytes());
                 header[8..12].copy_from_slice(&[self.hop_limit, self.protocol, 0, 0]);
                 header[12..16].copy_from_slice(&from.octets());
                 header[16..20].copy_from_slice(&to.octets());
@@ -83,6 +118,13 @@ impl Headers {
                 header[6..8].copy_from_slice(&[self.protocol, self.hop_limit]);
                 header[8..24].copy_from_slice(&from.octets());
                 header[24..40].copy_from_slice(&to.octets());
+                if let Extent::Part { identification, offset, more } = self.extent {
+                    header[6] = FRAGMENT;
+                    let fragment = &mut packet[2 + IPV6_BYTES..][..FRAGMENT_BYTES];
+                    fragment[0..2].copy_from_slice(&[self.protocol, 0]);
+                    fragment[2..4].copy_from_slice(&(offset | u16::from(more)).to_be_bytes());
+                    fragment[4..8].copy_from_slice(&identification.to_be_bytes());
+                }
             }
             _ => unreachable!("a packet's addresses are of one family"),
         }
@@ -91,7 +133,7 @@ impl Headers {
 
 /// The sum of the pseudo-header of `len` bytes of `protocol` (RFC 9293 section 3.1, RFC 8200 section
 /// 8.1).
-pub(super) fn pseudo_sum(from: IpAddr, to: IpAddr, protocol: u8, len: usize) -> u64 {
+pub(crate) fn pseudo_sum(from: IpAddr, to: IpAddr, protocol: u8, len: usize) -> u64 {
     let addresses = match (from, to) {
         (IpAddr::V4(from), IpAddr::V4(to)) => sum(&from.octets()) + sum(&to.octets()),
         (IpAddr::V6(from), IpAddr::V6(to)) => sum(&from.octets()) + sum(&to.octets()),
@@ -100,8 +142,26 @@ pub(super) fn pseudo_sum(from: IpAddr, to: IpAddr, protocol: u8, len: usize) -> 
     addresses + u64::from(protocol) + len as u64
 }
 
+/// Writes the UDP header of a datagram into the first [`UDP_BYTES`] bytes of `datagram`, whose rest
+/// is its payload.
+pub(crate) fn write_udp(from: SocketAddr, to: SocketAddr, datagram: &mut [u8]) {
+    // RFC 768 counts to 65,535; the contract ends at 65,507 bytes of payload.
+    let len = datagram.len() as u16;
+    datagram[..2].copy_from_slice(&from.port().to_be_bytes());
+    datagram[2..4].copy_from_slice(&to.port().to_be_bytes());
+    datagram[4..6].copy_from_slice(&len.to_be_bytes());
+    datagram[6..8].fill(0);
+    let pseudo = pseudo_sum(from.ip(), to.ip(), protocol::UDP, datagram.len());
+    // A checksum of zero is sent as all ones, as zero says that there is none.
+    let checksum = match checksum(pseudo, datagram) {
+        [0, 0] => [0xff, 0xff],
+        checksum => checksum,
+    };
+    datagram[6..8].copy_from_slice(&checksum);
+}
+
 /// The checksum of a message whose own checksum is zero.
-pub(super) fn checksum(pseudo: u64, message: &[u8]) -> [u8; 2] {
+pub(crate) fn checksum(pseudo: u64, message: &[u8]) -> [u8; 2] {
     (!fold(pseudo + sum(message))).to_be_bytes()
 }
 
@@ -122,8 +182,7 @@ mod tests {
                 to,
                 protocol: protocol::UDP,
                 hop_limit: 64,
-                identification: 7,
-                dont_fragment: true,
+                extent: Extent::Whole,
             };
             let mut message = [0, 1, 0, 2, 0, 11, 0, 0, b'a', b'b', b'c'];
             let pseudo = pseudo_sum(from, to, protocol::UDP, message.len());

@@ -1,0 +1,209 @@
+//! The link: frames out, to neighbours and to ourselves.
+//!
+//! Owns: the neighbours, and frames on their way back to us. Called for each frame to be sent. Must never:
+//! send a frame to a station whose address it only guesses.
+#![forbid(unsafe_code)]
+
+use std::collections::VecDeque;
+use std::net::{IpAddr, Ipv4Addr};
+
+use dmm_port::{Instant, TxBurst};
+
+use crate::config::StackConfig;
+use crate::ip::discovery::{self, Mac};
+use crate::ip::fragment::{Identifications, Packet};
+use crate::ip::neighbours::{Neighbours, Purpose, Way};
+use crate::ip::net::Net;
+use crate::ip::{Counters, Sent};
+use crate::sockets::udp::Carried;
+
+/// Frames to ourselves that may wait: as many as a row of transmit slots holds.
+const LOOPED_MAX: usize = dmm_port::TX_SLOTS;
+
+/// The link.
+pub(super) struct Link {
+    mac: Mac,
+    mtu: usize,
+    net: Net,
+    neighbours: Neighbours,
+    identifications: Identifications,
+    looped: VecDeque<Vec<u8>>,
+    /// Counts.
+    pub(super) counters: Counters,
+}
+
+impl Link {
+    /// A link with the addresses of `net`.
+    pub(super) fn new(config: &StackConfig, net: &Net) -> Self {
+        Self {
+            mac: config.mac,
+            mtu: usize::from(config.mtu),
+            net: net.clone(),
+            neighbours: Neighbours::new(config, net),
+            identifications: Identifications::new(config.seed),
+            looped: VecDeque::new(),
+            counters: Counters::default(),
+        }
+    }
+
+    /// Our station.
+    pub(super) const fn mac(&self) -> Mac {
+        self.mac
+    }
+
+    /// Bytes of a packet at most.
+    pub(super) const fn mtu(&self) -> usize {
+        self.mtu
+    }
+
+    /// Opens the way to `to` for one frame: our and the next station's addresses. A neighbour that is not
+    /// known is asked for.
+    pub(super) fn open(
+        &mut self,
+        now: Instant,
+        tx: &mut TxBurst<'_>,
+        to: IpAddr,
+        purpose: Purpose,
+    ) -> Result<(Mac, Mac), Sent> {
+        if self.net.is_own(to) {
+            let room = self.looped.len() < LOOPED_MAX;
+            return if room { Ok((self.mac, self.mac)) } else { Err(Sent::NoSlot) };
+        }
+        if tx.free() == 0 {
+            return Err(Sent::NoSlot);
+        }
+        let next = match self.neighbours.way(now, to, purpose) {
+            Way::Known(_, mac) => mac,
+            Way::Many => group_mac(to),
+            Way::Unknown(_) => {
+                if purpose == Purpose::Answer {
+                    self.counters.drop_answer_no_neighbour += 1;
+                    self.neighbours.answer_lost(now, to);
+                }
+                self.ask_neighbours(now, tx);
+                return Err(Sent::NoNeighbour);
+            }
+        };
+        Ok((self.mac, next))
+    }
+
+    /// Puts a frame of `len` bytes on the way that [`Link::open`] opened.
+    pub(super) fn put(
+        &mut self,
+        tx: &mut TxBurst<'_>,
+        (macs, len): ((Mac, Mac), usize),
+        write: impl FnOnce(&mut [u8], (Mac, Mac)),
+    ) -> Sent {
+        if macs.1 == self.mac {
+            let mut frame = vec![0; len];
+            write(&mut frame, macs);
+            self.looped.push_back(frame);
+        } else {
+            let Some(frame) = tx.next(len) else { return Sent::NoSlot };
+            write(frame, macs);
+        }
+        self.counters.tx_frames += 1;
+        Sent::Frame
+    }
+
+    /// Sends a frame of `len` bytes towards `to`.
+    pub(super) fn send(
+        &mut self,
+        now: Instant,
+        tx: &mut TxBurst<'_>,
+        (to, len, purpose): (IpAddr, usize, Purpose),
+        write: impl FnOnce(&mut [u8], (Mac, Mac)),
+    ) -> Sent {
+        match self.open(now, tx, to, purpose) {
+            Ok(macs) => self.put(tx, (macs, len), write),
+            Err(sent) => sent,
+        }
+    }
+
+    /// Sends a packet, in fragments if it must be.
+    pub(super) fn send_packet(
+        &mut self,
+        now: Instant,
+        tx: &mut TxBurst<'_>,
+        packet: &Packet<'_>,
+        purpose: Purpose,
+    ) -> Carried {
+        let Some(parts) = packet.parts(self.mtu) else { return Carried::TooBig };
+        let room =
+            if self.net.is_own(packet.to) { LOOPED_MAX - self.looped.len() } else { tx.free() };
+        if room < parts.len() {
+            return Carried::NoSlot;
+        }
+        let macs = match self.open(now, tx, packet.to, purpose) {
+            Ok(macs) => macs,
+            Err(Sent::NoNeighbour) => return Carried::NoNeighbour,
+            Err(_) => return Carried::NoSlot,
+        };
+        let id = if parts.len() > 1 { self.identifications.next() } else { 0 };
+        for part in parts {
+            let write = |frame: &mut [u8], macs| packet.write(&part, id, macs, frame);
+            if self.put(tx, (macs, packet.frame_bytes(&part)), write) != Sent::Frame {
+                return Carried::NoSlot;
+            }
+        }
+        Carried::Sent
+    }
+
+    /// Takes an ARP or neighbour discovery frame. Returns the neighbour that it makes known.
+    pub(super) fn hear_neighbour(
+        &mut self,
+        now: Instant,
+        frame: &[u8],
+        tx: &mut TxBurst<'_>,
+    ) -> Option<IpAddr> {
+        let reaction = self.neighbours.hear(now, frame);
+        self.counters.add_neighbours_dropped(self.neighbours.take_dropped());
+        if let Some(answer) = reaction.answer
+            && !copy(tx, answer.bytes(), &mut self.counters)
+        {
+            self.counters.drop_tx_full += 1;
+        }
+        reaction.learned
+    }
+
+    /// Asks for the neighbours that are due.
+    pub(super) fn ask_neighbours(&mut self, now: Instant, tx: &mut TxBurst<'_>) {
+        let counters = &mut self.counters;
+        self.neighbours.ask(now, |question| copy(tx, question, counters));
+    }
+
+    /// When that is due next.
+    pub(super) const fn question_at(&self) -> Option<Instant> {
+        self.neighbours.question_at()
+    }
+
+    /// The next frame to ourselves.
+    pub(super) fn take_looped(&mut self) -> Option<Vec<u8>> {
+        self.looped.pop_front()
+    }
+
+    /// How many there are.
+    pub(super) fn looped(&self) -> usize {
+        self.looped.len()
+    }
+}
+
+/// Writes a frame into a slot. Returns whether there was one.
+fn copy(tx: &mut TxBurst<'_>, frame: &[u8], counters: &mut Counters) -> bool {
+    let Some(slot) = tx.next(frame.len()) else { return false };
+    slot.copy_from_slice(frame);
+    counters.tx_frames += 1;
+    true
+}
+
+/// Where frames to many stations go (RFC 1112 section 6.4, RFC 2464 section 7).
+fn group_mac(to: IpAddr) -> Mac {
+    match to {
+        IpAddr::V4(group) if group.is_multicast() => {
+            let [_, b, c, d] = Ipv4Addr::octets(&group);
+            [0x01, 0x00, 0x5e, b & 0x7f, c, d]
+        }
+        IpAddr::V4(_) => [0xff; 6],
+        IpAddr::V6(group) => discovery::group_mac(group),
+    }
+}

@@ -1,0 +1,249 @@
+//! Frames in: each is led to the one socket that it is for.
+//!
+//! Owns: the demultiplexing, and what a segment does to a connection's life. Called once per
+//! burst. Must never: answer with more frames than there are slots, or create a connection beyond
+//! its listener's backlog.
+#![forbid(unsafe_code)]
+
+use dmm_port::flow::{self, Flow, Traffic};
+use dmm_port::{Instant, RxChecksum, RxFrame, TxBurst};
+
+use super::NativeStack;
+use super::icmp::Unreachable;
+use super::segment::{Segment, flag};
+use super::tcp::{Arrival, Connection, answer_to_stray, write_segment};
+use crate::ip::admits;
+use crate::ip::neighbours::Purpose;
+use crate::ip::packet::{UDP_BYTES, headers_bytes};
+use crate::ip::{self};
+use crate::sockets::Owner;
+use crate::sockets::slots::SlotIndex;
+
+impl NativeStack {
+    /// Takes one frame.
+    pub(super) fn receive_frame(
+        &mut self,
+        now: Instant,
+        frame: &RxFrame<'_>,
+        tx: &mut TxBurst<'_>,
+    ) {
+        let bytes = frame.bytes;
+        if !admits(frame, self.link.mac(), &self.sockets.net, &mut self.link.counters) {
+            return;
+        }
+        match flow::parse(bytes) {
+            Traffic::Tcp(flow) => self.receive_tcp(now, bytes, flow, tx),
+            Traffic::Udp(flow) => self.receive_udp(now, bytes, flow, tx),
+            Traffic::Fragment { .. } => self.receive_fragment(now, bytes, tx),
+            Traffic::Arp { .. } | Traffic::Ndp { .. } => {
+                if let Some(learned) = self.link.hear_neighbour(now, bytes, tx) {
+                    self.sockets.wake_waiting(learned);
+                }
+            }
+            Traffic::IcmpError { .. } => self.link.counters.drop_icmp_error += 1,
+            Traffic::Malformed => self.link.counters.drop_malformed += 1,
+            Traffic::IcmpEchoReply => match self.echoes.hear(now, bytes) {
+                Some(ponged) => self.sockets.events.push(ponged),
+                None => self.link.counters.drop_echo_reply += 1,
+            },
+            Traffic::IcmpEchoRequest => self.answer_echo(now, bytes, tx),
+            Traffic::Other => {
+                self.link.counters.drop_unknown += 1;
+                // RFC 1122 section 3.2.2.1.
+                let stranger = flow::message(bytes).is_some_and(|message| {
+                    !matches!(
+                        message.protocol,
+                        ip::packet::protocol::ICMP | ip::packet::protocol::ICMPV6
+                    )
+                });
+                if stranger {
+                    self.return_packet(now, bytes, Unreachable::Protocol, tx);
+                }
+            }
+        }
+    }
+
+    /// Takes the next frame that we sent to ourselves.
+    pub(super) fn receive_looped(&mut self, now: Instant, tx: &mut TxBurst<'_>) {
+        let Some(bytes) = self.link.take_looped() else { return };
+        self.link.counters.rx_frames += 1;
+        let frame = RxFrame { bytes: &bytes, checksum: RxChecksum::Good, hash: None };
+        self.receive_frame(now, &frame, tx);
+    }
+
+    /// Takes a fragment. The packet that it completes goes on as if it had come whole.
+    fn receive_fragment(&mut self, now: Instant, bytes: &[u8], tx: &mut TxBurst<'_>) {
+        let whole = self.reassembler.receive(now, bytes);
+        self.link.counters.add_fragment_losses(self.reassembler.take_losses());
+        if let Some(bytes) = whole {
+            // What the port verified of the pieces says nothing about the whole. It is no fragment
+            // again, so this goes no deeper.
+            let frame = RxFrame { bytes: &bytes, checksum: RxChecksum::Unknown, hash: None };
+            self.receive_frame(now, &frame, tx);
+        }
+    }
+
+    fn receive_udp(&mut self, now: Instant, bytes: &[u8], flow: Flow, tx: &mut TxBurst<'_>) {
+        let Some(message) = flow::message(bytes) else { return };
+        let len =
+            message.bytes.get(4..6).map_or(0, |len| usize::from(len[0]) << 8 | usize::from(len[1]));
+        let Some(payload) = message.bytes.get(UDP_BYTES..len) else {
+            self.sockets.counters.drop_bad_datagram += 1;
+            return;
+        };
+        match self.sockets.datagram_for(flow.local) {
+            Some(index) => self.sockets.deliver(index, payload, (flow.local, flow.remote)),
+            None => {
+                // RFC 1122 section 4.1.3.1.
+                self.sockets.counters.drop_no_socket += 1;
+                self.return_packet(now, bytes, Unreachable::Port, tx);
+            }
+        }
+    }
+
+    fn receive_tcp(&mut self, now: Instant, bytes: &[u8], flow: Flow, tx: &mut TxBurst<'_>) {
+        if !self.sockets.net.is_own(flow.local.ip()) {
+            // RFC 1122 section 4.2.3.10: TCP has no groups.
+            self.link.counters.drop_not_ours += 1;
+            return;
+        }
+        let message = flow::message(bytes);
+        let Some((segment, payload)) = message.and_then(|m| Segment::read(m.bytes)) else {
+            self.link.counters.drop_malformed += 1;
+            return;
+        };
+        let Some(index) = self.sockets.of_flow(&flow) else {
+            return self.receive_stray(now, flow, &segment, payload, tx);
+        };
+        let Some(connection) = self.sockets.slots.connection(index) else { return };
+        self.sockets.counters.rx_segments += 1;
+        match connection.arrive(now, &segment, payload) {
+            Ok(Arrival::Reopen) if self.sockets.may_reopen(index, flow.local) => {
+                self.sockets.remove(index);
+                self.receive_stray(now, flow, &segment, payload, tx);
+            }
+            Ok(Arrival::Reopen) => {
+                self.sockets.counters.drop_challenged += 1;
+                self.challenge(now, index);
+            }
+            Ok(arrival) => self.arrived(now, index, arrival, (flow, &segment, payload), tx),
+            Err(breach) => self.sockets.breach(index, breach),
+        }
+    }
+
+    /// What a segment that was just received means for the life of a connection.
+    fn arrived(
+        &mut self,
+        now: Instant,
+        index: SlotIndex,
+        arrival: Arrival,
+        (flow, segment, payload): (Flow, &Segment, &[u8]),
+        tx: &mut TxBurst<'_>,
+    ) {
+        let counters = &mut self.sockets.counters;
+        match arrival {
+            Arrival::Taken | Arrival::Reopen => {}
+            Arrival::Established => self.sockets.established(now, index),
+            Arrival::Refused => self.sockets.refused(index),
+            Arrival::Forgotten => {
+                self.sockets.discard(index);
+                return;
+            }
+            Arrival::Reset => {
+                let Some(connection) = self.sockets.slots.connection(index) else { return };
+                if let Owner::Socket(_) = connection.owner {
+                    match connection.exchange(now) {
+                        Ok(mut moved) => {
+                            (moved.ended, moved.writable) = (false, false);
+                            self.sockets.tell(index, moved);
+                        }
+                        Err(breach) => self.sockets.breach(index, breach),
+                    }
+                }
+                self.sockets.reset(index);
+                if self.sockets.slots.connection(index).is_none() {
+                    return;
+                }
+            }
+            Arrival::Duplicate => self.counters.drop_duplicate += 1,
+            Arrival::Old => self.counters.drop_paws += 1,
+            Arrival::Implausible => counters.drop_implausible += 1,
+            Arrival::Challenged => {
+                counters.drop_challenged += 1;
+                return self.challenge(now, index);
+            }
+            Arrival::Unmatched => {
+                counters.drop_challenged += 1;
+                return;
+            }
+            Arrival::Stray => {
+                counters.drop_implausible += 1;
+                self.answer_stray(now, flow, segment, payload, tx);
+                return;
+            }
+            Arrival::Over => {
+                counters.drop_no_connection += 1;
+                self.answer_stray(now, flow, segment, payload, tx);
+                return;
+            }
+        }
+        self.sockets.slots.mark(index);
+    }
+
+    /// Asks the peer whether it meant to end a connection (RFC 5961 sections 3 and 4).
+    fn challenge(&mut self, now: Instant, index: SlotIndex) {
+        let Some(connection) = self.sockets.slots.connection(index) else { return };
+        if connection.challenge(now) {
+            self.sockets.counters.challenges += 1;
+            self.sockets.slots.mark(index);
+        }
+    }
+
+    /// Takes a segment for which there is no connection.
+    fn receive_stray(
+        &mut self,
+        now: Instant,
+        flow: Flow,
+        segment: &Segment,
+        payload: &[u8],
+        tx: &mut TxBurst<'_>,
+    ) {
+        let listener = self.sockets.listener_for(flow.local);
+        match listener {
+            Some(listener) if !segment.has(flag::ACK | flag::RST) => {
+                if !segment.has(flag::SYN) || segment.has(flag::FIN) {
+                    self.sockets.counters.drop_bad_syn += 1;
+                    return;
+                }
+                let Some(options) = self.sockets.admit(now, listener) else { return };
+                let owner = Owner::Backlog(listener);
+                let (parameters, opening) = (&self.parameters, (flow, options));
+                let connection = Connection::answer(now, parameters, owner, opening, segment);
+                self.sockets.insert_half_open(listener, connection);
+            }
+            _ => {
+                self.sockets.counters.drop_no_connection += 1;
+                self.answer_stray(now, flow, segment, payload, tx);
+            }
+        }
+    }
+
+    /// Answers a segment for which there is no connection (RFC 9293 section 3.10.7.1).
+    fn answer_stray(
+        &mut self,
+        now: Instant,
+        flow: Flow,
+        segment: &Segment,
+        payload: &[u8],
+        tx: &mut TxBurst<'_>,
+    ) {
+        let Some(reset) = answer_to_stray(segment, payload.len()) else { return };
+        let len = headers_bytes(flow.remote.ip()) + reset.len();
+        let write = |frame: &mut [u8], macs| write_segment(&reset, flow, None, macs, frame, |_| ());
+        match self.link.send(now, tx, (flow.remote.ip(), len, Purpose::Answer), write) {
+            ip::Sent::Frame => self.counters.resets_sent += 1,
+            ip::Sent::NoSlot => self.link.counters.drop_tx_full += 1,
+            ip::Sent::NoNeighbour | ip::Sent::Nothing => {}
+        }
+    }
+}

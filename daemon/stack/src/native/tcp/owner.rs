@@ -1,0 +1,118 @@
+//! A connection as its owner uses it.
+#![forbid(unsafe_code)]
+
+use dmm_port::Instant;
+use dmm_port::flow::Flow;
+use dmm_proto::Breach;
+use dmm_proto::op::{How, SocketOption};
+use nix::errno::Errno;
+
+use super::{Connection, State};
+use crate::sockets::{self, HALF_OPEN_FAIR, Owner, Rest};
+use crate::{Fifos, SocketReport};
+
+impl Connection {
+    /// Ends the connection, with a reset if the peer knows of it (RFC 9293 section 3.10.5).
+    pub(super) fn break_off(&mut self) {
+        let known = !matches!(self.state, State::SynSent | State::TimeWait | State::Closed);
+        self.state = State::Closed;
+        self.reset_due |= known;
+        self.sender.fifo = None;
+    }
+}
+
+impl sockets::Connection for Connection {
+    fn flow(&self) -> Flow {
+        self.flow
+    }
+
+    fn owner(&self) -> Owner {
+        self.owner
+    }
+
+    fn set_owner(&mut self, owner: Owner) {
+        self.owner = owner;
+    }
+
+    fn adopt(&mut self, _now: Instant, fifos: Fifos) {
+        (self.receiver.fifo, self.sender.fifo) = (Some(fifos.rx), Some(fifos.tx));
+    }
+
+    fn send(&mut self) {
+        self.room.hungry = true;
+        if let Some(fifo) = &mut self.sender.fifo {
+            // A breach is found again, and told, when the socket is served.
+            let _ = fifo.hear();
+        }
+    }
+
+    fn receive(&mut self) {
+        self.receiver.stalled = false;
+    }
+
+    fn shut_down(&mut self, how: How) {
+        self.receiver.deaf |= how != How::Write;
+        self.sender.finishing |= how != How::Read;
+    }
+
+    fn set_option(&mut self, option: SocketOption, value: u32) -> Result<(), Errno> {
+        self.options.set(option, value)?;
+        self.sender.no_delay = self.options.no_delay;
+        Ok(())
+    }
+
+    fn close(&mut self, now: Instant, abort: bool) -> Rest {
+        self.progress_at = now;
+        let mut reset = abort || self.options.reset_on_close || self.is_opening();
+        // RFC 2525 section 2.17: a regular end would claim that all data was read.
+        reset |= self.receiver.discard();
+        // What still comes has nobody to read it.
+        self.receiver.deaf = true;
+        if let Some(fifo) = &mut self.sender.fifo {
+            // A last breach tells nothing new about an owner that is done with the socket.
+            reset |= fifo.seal().is_err();
+        }
+        if reset {
+            self.break_off();
+        } else {
+            self.sender.finishing = true;
+        }
+        if self.is_over() { Rest::Nothing } else { Rest::Something }
+    }
+
+    fn abort(&mut self) {
+        self.break_off();
+    }
+
+    fn disown(&mut self) {
+        self.receiver.fifo = None;
+        self.break_off();
+    }
+
+    fn is_late(&self, now: Instant) -> bool {
+        self.is_opening() && now.since(self.opened_at) >= HALF_OPEN_FAIR
+    }
+
+    fn trim(&mut self) -> Result<(), Breach> {
+        if std::mem::take(&mut self.active) {
+            return Ok(());
+        }
+        self.receiver.trim()?;
+        self.sender.trim(self.room.hungry)
+    }
+
+    fn report(&self) -> SocketReport {
+        SocketReport {
+            socket: match self.owner {
+                Owner::Socket(id) | Owner::Orphan(id) => Some(id),
+                Owner::Backlog(_) | Owner::Nobody => None,
+            },
+            protocol: "tcp",
+            state: self.state.name(),
+            local: self.flow.local,
+            remote: Some(self.flow.remote),
+            rx_queued: self.receiver.unread(),
+            tx_queued: self.sender.queued(),
+        }
+    }
+}
