@@ -24,7 +24,7 @@ fn config() -> Value {
         "ports": [{"name": "left", "device": "wire:w"}, {"name": "right", "device": "wire:w"}],
         "wires": [{"name": "w"}],
         "stacks": [
-            {"name": "a", "kind": "smoltcp", "port": "left", "addresses": ["10.0.0.1/24"]},
+            {"name": "a", "kind": "native", "port": "left", "addresses": ["10.0.0.1/24"]},
             {"name": "b", "kind": "test", "port": "right", "addresses": ["10.0.0.2/24"]}
         ],
         "clients": {"users": [STRANGER]},

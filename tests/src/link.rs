@@ -180,10 +180,15 @@ impl Link {
         let prefixes = [(Family::V4, 24), (Family::V6, 64)];
         let addresses = prefixes.map(|(family, bits)| format!("{}/{bits}", address(self, family)));
         json!({
-            "name": format!("s{}", self.number), "kind": "smoltcp",
+            "name": format!("s{}", self.number), "kind": stack_kind(),
             "port": format!("p{}", self.number), "cores": cores, "addresses": addresses,
         })
     }
+}
+
+/// The kind of every stack: `native`, or what `DMM_TEST_STACK` says.
+fn stack_kind() -> String {
+    std::env::var("DMM_TEST_STACK").unwrap_or_else(|_| "native".to_owned())
 }
 
 fn memif(number: u8, role: &str, socket: impl Display) -> String {

@@ -31,7 +31,7 @@ pub const WIRE: [&str; 2] = ["10.0.0.1", "10.0.0.2"];
 /// without delay or loss. `idle` as the configuration's `workers.idle`.
 pub fn on_wire(cores: [u16; 2], idle: &str) -> Value {
     let stack = |name: &str, port: &str, core: u16, address: &str| {
-        json!({"name": name, "kind": "smoltcp", "port": port, "cores": [core],
+        json!({"name": name, "kind": "native", "port": port, "cores": [core],
                "addresses": [format!("{address}/24")]})
     };
     json!({
@@ -46,7 +46,7 @@ pub fn on_wire(cores: [u16; 2], idle: &str) -> Value {
 pub fn on_device(device: &str, address: &str, core: u16, idle: &str) -> Value {
     json!({
         "ports": [{"name": "p0", "device": device}],
-        "stacks": [{"name": "default", "kind": "smoltcp", "port": "p0", "cores": [core],
+        "stacks": [{"name": "default", "kind": "native", "port": "p0", "cores": [core],
                     "addresses": [address]}],
         "workers": {"idle": idle},
         "memory": {"hugepages": "never"},

@@ -58,9 +58,9 @@ impl Ground {
                 "wires": [{"name": "w0", "rate_mbps": 200}],
                 "ports": [{"name": "p0", "device": "wire:w0"}, {"name": "p1", "device": "wire:w0"}],
                 "stacks": [
-                    {"name": "left", "kind": "smoltcp", "port": "p0", "cores": [0, 1],
+                    {"name": "left", "kind": "native", "port": "p0", "cores": [0, 1],
                      "addresses": [format!("{LEFT_ADDRESS}/24"), "fd00:90::1/64"]},
-                    {"name": "right", "kind": "smoltcp", "port": "p1", "cores": [0],
+                    {"name": "right", "kind": "native", "port": "p1", "cores": [0],
                      "addresses": [format!("{RIGHT_ADDRESS}/24"), "fd00:90::2/64"]},
                 ],
                 "clients": clients,

@@ -32,7 +32,7 @@ fn all_are_sound() {
 fn rings_join_two_stacks() {
     let stack = |number: u8| {
         json!({
-            "name": format!("s{number}"), "kind": "smoltcp", "port": format!("p{number}"),
+            "name": format!("s{number}"), "kind": "native", "port": format!("p{number}"),
             "cores": [0, 0], "addresses": [format!("10.80.0.{number}/24")],
         })
     };

@@ -45,8 +45,8 @@ fn a_wrong_configuration_is_refused() {
     let namespace = Namespace::new("refusals");
     let unknown = "{\n  \"ports\": [],\n  \"sokcet\": \"/tmp/x\",\n  \"stacks\": []\n}";
     refused(&namespace, unknown, &["line 3", "sokcet", "dmmd.json"]);
-    let native = changed(|config| config["stacks"][0]["kind"] = json!("native"));
-    refused(&namespace, &native, &["native", "not available", "smoltcp", "line"]);
+    let sctp = changed(|config| config["stacks"][0]["kind"] = json!("sctp"));
+    refused(&namespace, &sctp, &["sctp", "not available", "native", "line"]);
     let pci = changed(|config| config["ports"][0]["device"] = json!("0000:fe:1f.7"));
     refused(&namespace, &pci, &["0000:fe:1f.7", "p0", "list them with dpdk-devbind.py"]);
     refused(&namespace, "", &["empty", "dmmd.json"]);

@@ -16,8 +16,8 @@ use nix::sys::signal::Signal;
 const CONFIG: &str = r#"{
     "wires": [{"name": "w"}],
     "ports": [{"name": "p0", "device": "wire:w"}, {"name": "p1", "device": "wire:w"}],
-    "stacks": [{"name": "s0", "kind": "smoltcp", "port": "p0", "addresses": ["10.80.0.1/24"]},
-               {"name": "s1", "kind": "smoltcp", "port": "p1", "addresses": ["10.80.0.2/24"]}]
+    "stacks": [{"name": "s0", "kind": "native", "port": "p0", "addresses": ["10.80.0.1/24"]},
+               {"name": "s1", "kind": "native", "port": "p1", "addresses": ["10.80.0.2/24"]}]
 }"#;
 
 /// A daemon without a namespace of its own, killed when dropped.

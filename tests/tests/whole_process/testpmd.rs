@@ -71,7 +71,7 @@ impl Ground {
         let config = json!({
             "ports": [{"name": "p0", "device": device}],
             "stacks": [{
-                "name": "s0", "kind": "smoltcp", "port": "p0", "addresses": [format!("{OURS}/24")],
+                "name": "s0", "kind": "native", "port": "p0", "addresses": [format!("{OURS}/24")],
                 "neighbours": [{"address": THEIRS, "mac": THEIR_MAC}],
                 "udp": {"rx_buffer": 1 << 22, "tx_buffer": 1 << 22},
             }],

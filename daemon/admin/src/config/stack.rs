@@ -89,6 +89,8 @@ fn any_name_but_the_kernels(generator: &mut SchemaGenerator) -> Schema {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Kind {
+    /// The project's own TCP/IP.
+    Native,
     /// The smoltcp library.
     Smoltcp,
     /// A small stack for tests.
@@ -96,16 +98,18 @@ pub enum Kind {
 }
 
 /// The kinds that this build has, as the configuration writes them.
-const KINDS: [(&str, Kind); 2] = [("smoltcp", Kind::Smoltcp), ("test", Kind::Test)];
+const KINDS: [(&str, Kind); 3] =
+    [("native", Kind::Native), ("smoltcp", Kind::Smoltcp), ("test", Kind::Test)];
 
 /// Kinds that the project names but this build does not have.
-const KINDS_ABSENT: [&str; 4] = ["kernel", "native", "plugin", "sctp"];
+const KINDS_ABSENT: [&str; 3] = ["kernel", "plugin", "sctp"];
 
 impl Kind {
     /// The kind as the configuration writes it.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
+            Self::Native => "native",
             Self::Smoltcp => "smoltcp",
             Self::Test => "test",
         }
@@ -129,7 +133,9 @@ impl<'de> Deserialize<'de> for Kind {
         } else {
             "is unknown"
         };
-        Err(de::Error::custom(format!("kind {text:?} {why}: use \"smoltcp\" or \"test\"")))
+        Err(de::Error::custom(format!(
+            "kind {text:?} {why}: use \"native\", \"smoltcp\" or \"test\""
+        )))
     }
 }
 

@@ -54,7 +54,7 @@ fn the_embedded_configuration_is_as_described() {
     assert_eq!(config.ports[0].device.to_string(), "net_tap0,iface=dmm0");
     assert_eq!(config.ports[0].mtu, 1500);
     let stack = &config.stacks[0];
-    assert_eq!((stack.name.as_str(), stack.kind), ("default", Kind::Smoltcp));
+    assert_eq!((stack.name.as_str(), stack.kind), ("default", Kind::Native));
     assert_eq!(stack.instance_cores(3), [3]);
     assert_eq!(stack.gateway.0.len(), 2);
     assert_eq!(config.queues(&config.ports[0]), 1);
@@ -199,7 +199,7 @@ fn values_that_mean_nothing_are_refused_where_they_stand() {
 
 #[test]
 fn kinds_that_come_later_are_told_from_nonsense() {
-    for kind in ["native", "kernel", "sctp", "plugin"] {
+    for kind in ["kernel", "sctp", "plugin"] {
         refused(&[("/stacks/0/kind", json!(kind))], &["not available in this build", "smoltcp"]);
     }
     refused(&[("/stacks/0/kind", json!("smultcp"))], &["stacks[0].kind", "is unknown", "smoltcp"]);

@@ -20,6 +20,15 @@ use crate::sockets::udp::Carried;
 /// Frames to ourselves that may wait: as many as a row of transmit slots holds.
 const LOOPED_MAX: usize = dmm_port::TX_SLOTS;
 
+/// The way of one frame.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Opened {
+    /// Our station and the next. They may be the same: a TAP's both ends have one address.
+    macs: (Mac, Mac),
+    /// It leads back to us.
+    loops: bool,
+}
+
 /// The link.
 pub(super) struct Link {
     mac: Mac,
@@ -56,7 +65,7 @@ impl Link {
         self.mtu
     }
 
-    /// Opens the way to `to` for one frame: our and the next station's addresses. A neighbour that is not
+    /// Opens the way to `to` for one frame. A neighbour that is not
     /// known is asked for.
     pub(super) fn open(
         &mut self,
@@ -64,10 +73,10 @@ impl Link {
         tx: &mut TxBurst<'_>,
         to: IpAddr,
         purpose: Purpose,
-    ) -> Result<(Mac, Mac), Sent> {
+    ) -> Result<Opened, Sent> {
         if self.net.is_own(to) {
-            let room = self.looped.len() < LOOPED_MAX;
-            return if room { Ok((self.mac, self.mac)) } else { Err(Sent::NoSlot) };
+            let opened = Opened { macs: (self.mac, self.mac), loops: true };
+            return if self.looped.len() < LOOPED_MAX { Ok(opened) } else { Err(Sent::NoSlot) };
         }
         if tx.free() == 0 {
             return Err(Sent::NoSlot);
@@ -84,17 +93,17 @@ impl Link {
                 return Err(Sent::NoNeighbour);
             }
         };
-        Ok((self.mac, next))
+        Ok(Opened { macs: (self.mac, next), loops: false })
     }
 
     /// Puts a frame of `len` bytes on the way that [`Link::open`] opened.
     pub(super) fn put(
         &mut self,
         tx: &mut TxBurst<'_>,
-        (macs, len): ((Mac, Mac), usize),
+        (Opened { macs, loops }, len): (Opened, usize),
         write: impl FnOnce(&mut [u8], (Mac, Mac)),
     ) -> Sent {
-        if macs.1 == self.mac {
+        if loops {
             let mut frame = vec![0; len];
             write(&mut frame, macs);
             self.looped.push_back(frame);
@@ -115,7 +124,7 @@ impl Link {
         write: impl FnOnce(&mut [u8], (Mac, Mac)),
     ) -> Sent {
         match self.open(now, tx, to, purpose) {
-            Ok(macs) => self.put(tx, (macs, len), write),
+            Ok(opened) => self.put(tx, (opened, len), write),
             Err(sent) => sent,
         }
     }
@@ -134,15 +143,15 @@ impl Link {
         if room < parts.len() {
             return Carried::NoSlot;
         }
-        let macs = match self.open(now, tx, packet.to, purpose) {
-            Ok(macs) => macs,
+        let opened = match self.open(now, tx, packet.to, purpose) {
+            Ok(opened) => opened,
             Err(Sent::NoNeighbour) => return Carried::NoNeighbour,
             Err(_) => return Carried::NoSlot,
         };
         let id = if parts.len() > 1 { self.identifications.next() } else { 0 };
         for part in parts {
             let write = |frame: &mut [u8], macs| packet.write(&part, id, macs, frame);
-            if self.put(tx, (macs, packet.frame_bytes(&part)), write) != Sent::Frame {
+            if self.put(tx, (opened, packet.frame_bytes(&part)), write) != Sent::Frame {
                 return Carried::NoSlot;
             }
         }

@@ -122,8 +122,8 @@ impl NativeStack {
                 connection.sender.watch(now);
                 return Ok(Turn::Done);
             };
-            let macs = match self.link.open(now, tx, to, purpose) {
-                Ok(macs) => macs,
+            let opened = match self.link.open(now, tx, to, purpose) {
+                Ok(opened) => opened,
                 Err(Sent::NoSlot) => return Ok(Turn::NoSlot),
                 Err(_) => {
                     connection.has_no_neighbour(now);
@@ -133,7 +133,7 @@ impl NativeStack {
             let segment = connection.compose(now, &next)?;
             let len = headers_bytes(to) + segment.len() + next.len();
             let hop_limit = connection.options.hop_limit;
-            let sent = self.link.put(tx, (macs, len), |frame, macs| {
+            let sent = self.link.put(tx, (opened, len), |frame, macs| {
                 write_segment(&segment, flow, hop_limit, macs, frame, |payload| {
                     connection.copy(&next, payload);
                 });
