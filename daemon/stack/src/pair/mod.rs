@@ -134,8 +134,22 @@ impl Pair {
     /// If a configuration is refused.
     #[must_use]
     pub fn with(kind: &str, wire: &WireConfig, left: &StackConfig, right: &StackConfig) -> Self {
+        Self::mixed([kind, kind], wire, left, right)
+    }
+
+    /// A stack of each of two kinds, the left one first, on a wire.
+    ///
+    /// # Panics
+    /// If a configuration is refused.
+    #[must_use]
+    pub fn mixed(
+        kinds: [&str; 2],
+        wire: &WireConfig,
+        left: &StackConfig,
+        right: &StackConfig,
+    ) -> Self {
         let (left_port, right_port) = WirePort::pair(wire).expect("a sound wire");
-        let side = |mut port: WirePort, config: &StackConfig| {
+        let side = |mut port: WirePort, kind: &str, config: &StackConfig| {
             let (rx, tx) = port.queue_pair(0).expect("the first queue");
             let stack = crate::build(kind, config).expect("a sound configuration");
             Side { stack, port, rx, tx, seen: HashMap::new(), pongs: Vec::new(), sent: None }
@@ -143,8 +157,8 @@ impl Pair {
         Self {
             now: Instant::ZERO,
             seed: wire.seed,
-            left: side(left_port, left),
-            right: side(right_port, right),
+            left: side(left_port, kinds[0], left),
+            right: side(right_port, kinds[1], right),
             events: Vec::new(),
         }
     }

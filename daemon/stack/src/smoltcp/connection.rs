@@ -209,7 +209,7 @@ impl Connection {
         }
         self.heard_at = now;
         self.neighbour_since = None;
-        self.sequence.received(frame)
+        self.sequence.received(frame) && self.tcp.send_queue() > 0
     }
 
     /// The library is to be shown the peer's latest acknowledgement again, if that is due.
@@ -221,7 +221,8 @@ impl Connection {
     /// When that will be due.
     pub(super) fn probe_at(&self) -> Option<Instant> {
         let since = self.busy_since?.max(self.heard_at);
-        let open = self.phase == Phase::Open;
+        // With a FIN alone under way the library would find nothing to send again, and forget its timer.
+        let open = self.phase == Phase::Open && self.tcp.send_queue() > 0;
         open.then(|| self.sequence.probe_at(since, self.round_trip)).flatten()
     }
 

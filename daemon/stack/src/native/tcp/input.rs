@@ -291,8 +291,9 @@ impl Connection {
             return match before {
                 State::SynReceived if active => Arrival::Refused,
                 State::SynReceived => Arrival::Forgotten,
-                // RFC 9293 section 3.10.7.4: these have nothing to lose.
-                State::TimeWait | State::Closing | State::LastAck if !active => Arrival::Taken,
+                // RFC 9293 section 3.10.7.4: both streams came to their ends.
+                State::TimeWait => Arrival::Taken,
+                State::Closing | State::LastAck if !active => Arrival::Taken,
                 _ => Arrival::Reset,
             };
         }

@@ -132,6 +132,8 @@ pub(in crate::native) struct Sender {
     sent_at: Instant,
     /// The window was what held the sender back.
     limited: bool,
+    /// How often the SYN was given up as lost.
+    syn_timeouts: u8,
     repairs: Repairs,
 }
 
@@ -171,6 +173,7 @@ impl Sender {
             forced: None,
             sent_at: now,
             limited: false,
+            syn_timeouts: 0,
             repairs: Repairs::default(),
         }
     }
@@ -178,8 +181,9 @@ impl Sender {
     /// The peer's SYN was taken: payload bytes of a full segment are known.
     pub(super) fn synchronized(&mut self, mss: u64) {
         self.mss = mss;
-        let size = if self.repairs.timeouts > 0 {
-            // RFC 6928 section 2: a lost SYN makes for a window of one.
+        let size = if self.syn_timeouts > 1 {
+            // RFC 6928 section 2: a lost SYN makes for a window of one. As Linux has it, a single loss
+            // may have been chance.
             mss
         } else {
             Window::initial(mss).size

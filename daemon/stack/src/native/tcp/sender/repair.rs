@@ -244,6 +244,7 @@ impl Sender {
             return;
         }
         self.repairs.timeouts += 1;
+        self.syn_timeouts = self.syn_timeouts.saturating_add(u8::from(self.una == 0));
         let (open, first) = (self.phase == Phase::Open, !matches!(self.phase, Phase::Timeout(_)));
         if first {
             self.undo = Some(Undo { window: self.window, since: now, pending: 0 });
