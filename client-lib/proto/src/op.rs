@@ -105,11 +105,25 @@ pub enum SocketOption {
     UserTimeout,
     /// `SO_LINGER` with a time of 0: 1 makes close send a reset.
     ResetOnClose,
+    /// `TCP_CORK`: 0 or 1; 2 is that of `MSG_MORE`, which says that more follows.
+    Cork,
+    /// `MSG_EOR`: so many of the next bytes end a record, which shares no segment with what follows.
+    RecordEnd,
+    /// `IP_TOS` / `IPV6_TCLASS`: 0 to 255.
+    TrafficClass,
 }
 
 impl SocketOption {
-    const ALL: [Self; 5] =
-        [Self::NoDelay, Self::KeepAlive, Self::HopLimit, Self::UserTimeout, Self::ResetOnClose];
+    const ALL: [Self; 8] = [
+        Self::NoDelay,
+        Self::KeepAlive,
+        Self::HopLimit,
+        Self::UserTimeout,
+        Self::ResetOnClose,
+        Self::Cork,
+        Self::RecordEnd,
+        Self::TrafficClass,
+    ];
 }
 
 /// What a client asks of an instance.

@@ -264,6 +264,61 @@ pub struct SocketReport {
     pub tx_queued: u64,
 }
 
+/// What a TCP connection knows of itself, as `TCP_INFO` has it (tcp(7)). Segments are full ones.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct TcpInfo {
+    /// Its state by Linux's number (`tcp_states.h`).
+    pub state: u8,
+    /// What is done about loss: open 0, recovery 3, loss 4.
+    pub ca_state: u8,
+    /// Timeouts without progress.
+    pub retransmits: u8,
+    /// Zero-window probes without answer.
+    pub probes: u8,
+    /// Timestamps 1, SACK 2, window scaling 4, ECN 8, ECN seen 16.
+    pub options: u8,
+    /// By how many bits the peer's windows are shifted, and ours.
+    pub shifts: (u8, u8),
+    /// The retransmission timeout.
+    pub rto: Duration,
+    /// How long an acknowledgement is held back.
+    pub ato: Duration,
+    /// Payload of our segments at most, in bytes.
+    pub snd_mss: u32,
+    /// Payload of the peer's, in bytes.
+    pub rcv_mss: u32,
+    /// Segments under way.
+    pub unacked: u32,
+    /// Those of them that came out of order.
+    pub sacked: u32,
+    /// Those that are taken for lost.
+    pub lost: u32,
+    /// Those that were sent again and not answered.
+    pub retrans: u32,
+    /// The smoothed round trip time and its variation.
+    pub rtt: (Duration, Duration),
+    /// The least round trip time.
+    pub min_rtt: Duration,
+    /// The threshold of slow start in segments; `i32::MAX` before the first loss.
+    pub snd_ssthresh: u32,
+    /// The congestion window in segments.
+    pub snd_cwnd: u32,
+    /// Segments sent again, ever.
+    pub total_retrans: u32,
+    /// Segments delivered, ever.
+    pub delivered: u32,
+    /// Bytes written and not sent.
+    pub notsent_bytes: u32,
+    /// Bytes that the peer acknowledged, ever.
+    pub bytes_acked: u64,
+    /// Bytes received, ever.
+    pub bytes_received: u64,
+    /// Segments that came, in all, and with payload.
+    pub segs_in: u32,
+    /// Segments sent.
+    pub segs_out: u32,
+}
+
 /// A protocol stack: one shard of one configured network.
 pub trait Stack: Send {
     /// Takes a burst of frames. Answers that cannot wait are written to `tx`, which has a free slot
@@ -296,6 +351,11 @@ pub trait Stack: Send {
 
     /// The address to come from when talking to `remote`, or `None` if no route leads there.
     fn source_for(&self, remote: IpAddr) -> Option<IpAddr>;
+
+    /// What a TCP connection knows of itself, if this kind tells.
+    fn tcp_info(&mut self, _socket: SocketId) -> Option<TcpInfo> {
+        None
+    }
 
     /// Shows each named counter: drops by reason, segments, retransmissions.
     fn counters(&self, show: &mut dyn FnMut(&'static str, u64));

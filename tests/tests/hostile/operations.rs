@@ -32,12 +32,15 @@ const ADDRESSES: [&str; 16] = [
 /// Ports that somebody may have, and none.
 const PORTS: [u16; 6] = [0, 1, crate::bystander::PORT, 7100, 32_768, u16::MAX];
 
-const OPTIONS: [SocketOption; 5] = [
+const OPTIONS: [SocketOption; 8] = [
     SocketOption::NoDelay,
     SocketOption::KeepAlive,
     SocketOption::HopLimit,
     SocketOption::UserTimeout,
     SocketOption::ResetOnClose,
+    SocketOption::Cork,
+    SocketOption::RecordEnd,
+    SocketOption::TrafficClass,
 ];
 
 /// An entry of a submission ring: an operation, one with a word changed, or eight random words.

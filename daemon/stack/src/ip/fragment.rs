@@ -26,6 +26,8 @@ pub(crate) struct Packet<'a> {
     pub(crate) protocol: u8,
     /// Hops that it may make, if not the default.
     pub(crate) hop_limit: Option<u8>,
+    /// Its traffic class.
+    pub(crate) class: u8,
     /// What follows the IP header.
     pub(crate) payload: &'a [u8],
 }
@@ -39,6 +41,7 @@ impl Packet<'_> {
             to: self.to,
             protocol: self.protocol,
             hop_limit: self.hop_limit.unwrap_or(HOP_LIMIT),
+            class: self.class,
             extent,
         }
     }
@@ -121,7 +124,7 @@ mod tests {
     fn packet(payload: &[u8], v6: bool) -> Packet<'_> {
         let (from, to) = if v6 { ("fd00::1", "fd00::2") } else { ("10.0.0.1", "10.0.0.2") };
         let (from, to) = (from.parse().unwrap(), to.parse().unwrap());
-        Packet { from, to, protocol: 17, hop_limit: None, payload }
+        Packet { from, to, protocol: 17, hop_limit: None, class: 0, payload }
     }
 
     #[test]

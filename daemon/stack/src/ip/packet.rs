@@ -45,6 +45,8 @@ pub(crate) struct Headers {
     pub(crate) protocol: u8,
     /// Hops that it may make.
     pub(crate) hop_limit: u8,
+    /// Its traffic class: DSCP and ECN (RFC 2474, RFC 3168).
+    pub(crate) class: u8,
     /// Whether it is a packet or a part of one.
     pub(crate) extent: Extent,
 }
@@ -92,7 +94,7 @@ impl Headers {
                 packet[0..2].copy_from_slice(&[0x08, 0x00]);
                 let len = u16::try_from(packet.len() - 2).unwrap_or(u16::MAX);
                 let header = &mut packet[2..2 + IPV4_BYTES];
-                header[0..2].copy_from_slice(&[0x45, 0]);
+                header[0..2].copy_from_slice(&[0x45, self.class]);
                 header[2..4].copy_from_slice(&len.to_be_bytes());
                 // RFC 6864 section 4.1: in whole packets the identification means nothing.
                 let (identification, place) = match self.extent {
@@ -113,7 +115,7 @@ impl Headers {
                 packet[0..2].copy_from_slice(&[0x86, 0xdd]);
                 let len = u16::try_from(packet.len() - 2 - IPV6_BYTES).unwrap_or(u16::MAX);
                 let header = &mut packet[2..2 + IPV6_BYTES];
-                header[0..4].copy_from_slice(&[0x60, 0, 0, 0]);
+                header[0..4].copy_from_slice(&[0x60 | self.class >> 4, self.class << 4, 0, 0]);
                 header[4..6].copy_from_slice(&len.to_be_bytes());
                 header[6..8].copy_from_slice(&[self.protocol, self.hop_limit]);
                 header[8..24].copy_from_slice(&from.octets());
@@ -182,6 +184,7 @@ mod tests {
                 to,
                 protocol: protocol::UDP,
                 hop_limit: 64,
+                class: 0,
                 extent: Extent::Whole,
             };
             let mut message = [0, 1, 0, 2, 0, 11, 0, 0, b'a', b'b', b'c'];

@@ -131,7 +131,7 @@ impl NativeStack {
         };
         let sum = checksum(pseudo, message);
         message[2..4].copy_from_slice(&sum);
-        let packet = Packet { from, to, protocol, hop_limit: None, payload: message };
+        let packet = Packet { from, to, protocol, hop_limit: None, class: 0, payload: message };
         if self.link.send_packet(now, tx, &packet, Purpose::Answer) == Carried::NoSlot {
             self.link.counters.drop_tx_full += 1;
         }

@@ -33,8 +33,9 @@ use crate::ip::neighbours::Purpose;
 use crate::ip::net::{Limits, Net};
 use crate::ip::reassembly::Reassembler;
 use crate::kinds::BuildError;
+use crate::sockets::slots::Place;
 use crate::sockets::{Owner, Sockets};
-use crate::{Event, Ping, Request, SocketReport, Stack};
+use crate::{Event, Ping, Request, SocketId, SocketReport, Stack, TcpInfo};
 use counters::Counters;
 pub(crate) use counters::MEANINGS;
 use icmp::Allowance;
@@ -144,6 +145,13 @@ impl Stack for NativeStack {
 
     fn source_for(&self, remote: IpAddr) -> Option<IpAddr> {
         self.sockets.net.source_for(remote)
+    }
+
+    fn tcp_info(&mut self, socket: SocketId) -> Option<TcpInfo> {
+        match self.sockets.slots.place(socket) {
+            Place::Slot(index) => self.sockets.slots.connection(index).map(|c| c.info()),
+            Place::Credit(_) | Place::Free => None,
+        }
     }
 
     fn counters(&self, show: &mut dyn FnMut(&'static str, u64)) {

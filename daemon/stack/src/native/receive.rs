@@ -239,7 +239,8 @@ impl NativeStack {
     ) {
         let Some(reset) = answer_to_stray(segment, payload.len()) else { return };
         let len = headers_bytes(flow.remote.ip()) + reset.len();
-        let write = |frame: &mut [u8], macs| write_segment(&reset, flow, None, macs, frame, |_| ());
+        let write =
+            |frame: &mut [u8], macs| write_segment(&reset, flow, (None, 0), macs, frame, |_| ());
         match self.link.send(now, tx, (flow.remote.ip(), len, Purpose::Answer), write) {
             ip::Sent::Frame => self.counters.resets_sent += 1,
             ip::Sent::NoSlot => self.link.counters.drop_tx_full += 1,

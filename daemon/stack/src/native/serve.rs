@@ -14,7 +14,7 @@ use nix::errno::Errno;
 
 use super::NativeStack;
 use super::link::Link;
-use super::tcp::{GivingUp, write_segment};
+use super::tcp::{Burst, GivingUp, write_segment};
 use crate::ip::Sent;
 use crate::ip::fragment::Packet;
 use crate::ip::neighbours::Purpose;
@@ -24,9 +24,9 @@ use crate::sockets::datagram::Datagram;
 use crate::sockets::slots::{Slot, SlotIndex};
 use crate::sockets::udp::{Carried, Carry, QUESTION_INTERVAL};
 
-/// Segments that a connection sends in one turn: a quarter of a port's burst, so that a row of slots
-/// (64) is shared by eight busy connections.
-const SEGMENTS_PER_TURN: usize = 8;
+/// Segments that a connection sends in one turn: more than the initial window's ten, and few enough that
+/// a row of slots (64) is shared by four busy connections.
+const SEGMENTS_PER_TURN: usize = 16;
 
 /// What a connection's turn to send came to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -117,8 +117,9 @@ impl NativeStack {
         let flow = connection.flow;
         let to = flow.remote.ip();
         let purpose = connection.purpose();
+        let mut burst = Burst::default();
         for _ in 0..SEGMENTS_PER_TURN {
-            let Some(next) = connection.next() else {
+            let Some(next) = connection.next(&burst) else {
                 connection.sender.watch(now);
                 return Ok(Turn::Done);
             };
@@ -132,17 +133,18 @@ impl NativeStack {
             };
             let segment = connection.compose(now, &next)?;
             let len = headers_bytes(to) + segment.len() + next.len();
-            let hop_limit = connection.options.hop_limit;
-            let sent = self.link.put(tx, (opened, len), |frame, macs| {
-                write_segment(&segment, flow, hop_limit, macs, frame, |payload| {
+            let (hop_limit, class) = (connection.options.hop_limit, connection.options.class);
+            let written = self.link.put(tx, (opened, len), |frame, macs| {
+                write_segment(&segment, flow, (hop_limit, class), macs, frame, |payload| {
                     connection.copy(&next, payload);
                 });
             });
-            if sent != Sent::Frame {
+            if written != Sent::Frame {
                 return Ok(Turn::NoSlot);
             }
             self.counters.tx_segments += 1;
             connection.sent(now, &next);
+            burst.add(&next);
         }
         Ok(Turn::More)
     }
@@ -167,7 +169,7 @@ impl Carry for Mail<'_, '_> {
         let from = SocketAddr::new(from, datagram.local.port());
         let bytes = UDP_BYTES + header.len;
         let headers_len = headers_bytes(to.ip());
-        let hop_limit = datagram.options.hop_limit;
+        let (hop_limit, class) = (datagram.options.hop_limit, datagram.options.class);
         if headers_len - packet::ETHERNET_BYTES + bytes <= self.link.mtu() {
             let whole = (to.ip(), headers_len + bytes, Purpose::Socket);
             let sent = self.link.send(self.now, self.tx, whole, |frame, (from_mac, to_mac)| {
@@ -178,6 +180,7 @@ impl Carry for Mail<'_, '_> {
                     to: to.ip(),
                     protocol: packet::protocol::UDP,
                     hop_limit: hop_limit.unwrap_or(HOP_LIMIT),
+                    class,
                     extent: packet::Extent::Whole,
                 };
                 headers.write(frame);
@@ -201,6 +204,7 @@ impl Carry for Mail<'_, '_> {
             to: to.ip(),
             protocol: packet::protocol::UDP,
             hop_limit,
+            class,
             payload: self.scratch,
         };
         self.link.send_packet(self.now, self.tx, &packet, Purpose::Socket)

@@ -89,6 +89,7 @@ impl Carrier {
                 to: (*to.ip()).into(),
                 protocol: packet::protocol::UDP,
                 hop_limit: datagram.options.hop_limit,
+                class: datagram.options.class,
                 payload: bytes,
             };
             let Some(parts) = packet.parts(self.mtu) else { return Carried::TooBig };

@@ -17,6 +17,8 @@ pub(crate) struct Options {
     pub(crate) no_delay: bool,
     /// Hops that its packets may make, if not the default.
     pub(crate) hop_limit: Option<u8>,
+    /// The traffic class of its packets.
+    pub(crate) class: u8,
     /// How long it may be silent before the peer is asked for a sign of life.
     pub(crate) keep_alive: Option<Duration>,
     /// How long the peer may not answer.
@@ -34,6 +36,7 @@ impl Options {
         Self {
             no_delay: false,
             hop_limit: None,
+            class: 0,
             keep_alive,
             user_timeout: default_timeout,
             default_timeout,
@@ -45,6 +48,13 @@ impl Options {
     pub(crate) fn set(&mut self, option: SocketOption, value: u32) -> Result<(), Errno> {
         match option {
             SocketOption::NoDelay => self.no_delay = value != 0,
+            // RFC 3168 section 6.1.2: the lower two bits are the stack's.
+            SocketOption::TrafficClass => match u8::try_from(value) {
+                Ok(class) => self.class = class & !0x03,
+                Err(_) => return Err(Errno::EINVAL),
+            },
+            // They say something of the moment, which a listener cannot pass on.
+            SocketOption::Cork | SocketOption::RecordEnd => {}
             SocketOption::KeepAlive => {
                 self.keep_alive = (value != 0).then(|| Duration::from_secs(value.into()));
             }

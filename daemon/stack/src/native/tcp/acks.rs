@@ -43,6 +43,11 @@ impl Acks {
         Self { due: Due::Nothing, segments: 0, mss, quick: QUICK, chatty: false, heard_at: None }
     }
 
+    /// How long one is held back.
+    pub(super) const fn delay(&self) -> Duration {
+        DELAY
+    }
+
     /// Payload of a full segment of the peer's.
     pub(super) const fn mss(&self) -> u64 {
         self.mss

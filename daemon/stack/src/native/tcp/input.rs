@@ -210,10 +210,8 @@ impl Connection {
             self.stamps.take(now, value);
         }
         self.heard(now);
-        if position >= self.sender.una {
-            let bare = payload.is_empty() && !fin && !syn;
-            self.take_acknowledgement(now, segment, (position, start), bare);
-        }
+        let bare = payload.is_empty() && !fin && !syn;
+        self.take_acknowledgement(now, segment, (position, start), bare);
         self.take_payload(now, segment, (start, payload))?;
         Ok(arrival)
     }

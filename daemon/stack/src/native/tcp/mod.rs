@@ -11,6 +11,7 @@
 #![forbid(unsafe_code)]
 
 mod acks;
+mod info;
 mod input;
 mod output;
 mod owner;
@@ -44,7 +45,7 @@ use crate::sockets::room::Room;
 use crate::sockets::{HALF_OPEN_LIFE, Moved, NEIGHBOUR_PATIENCE, Owner};
 use acks::Acks;
 pub(super) use input::Arrival;
-pub(super) use output::{answer_to_stray, write_segment};
+pub(super) use output::{Burst, answer_to_stray, write_segment};
 use receiver::Receiver;
 pub(super) use sender::Repairs;
 use sender::Sender;
@@ -116,7 +117,9 @@ pub(super) struct Parameters {
 impl Parameters {
     /// Those of a configuration.
     pub(super) fn new(config: &StackConfig) -> Self {
-        let shift = 32_u32.saturating_sub((config.tcp.rx_buffer >> 16).leading_zeros()) as u8;
+        // RFC 7323 section 2.2: as many bits as the buffer has beyond the 16 of a header's window.
+        let beyond = config.tcp.rx_buffer.saturating_sub(1) >> 16;
+        let shift = (u32::BITS - beyond.leading_zeros()) as u8;
         Self {
             congestion: config.tcp.congestion,
             mtu: config.mtu,

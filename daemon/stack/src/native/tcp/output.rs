@@ -29,6 +29,27 @@ pub(in super::super) enum Next {
     KeepAlive,
 }
 
+/// What went out before in the same turn.
+#[derive(Clone, Copy, Debug, Default)]
+pub(in super::super) struct Burst {
+    /// New segments with payload, since the last that was none.
+    segments: usize,
+    /// The position behind the last of them.
+    end: Option<u64>,
+}
+
+impl Burst {
+    /// Adds a segment.
+    pub(in super::super) const fn add(&mut self, next: &Next) {
+        if let Next::Piece(piece) = next
+            && piece.len > 0
+        {
+            self.segments = if piece.again { 0 } else { self.segments + 1 };
+            self.end = Some(piece.start + piece.len as u64);
+        }
+    }
+}
+
 impl Next {
     /// Bytes of payload.
     pub(in super::super) const fn len(&self) -> usize {
@@ -41,14 +62,20 @@ impl Next {
 
 impl Connection {
     /// What to send next, if anything. Nothing has changed until [`Connection::sent`].
-    pub(in super::super) fn next(&self) -> Option<Next> {
+    pub(in super::super) fn next(&self, burst: &Burst) -> Option<Next> {
         if self.reset_due {
             return Some(Next::Reset);
         }
         if self.state == State::Closed {
             return None;
         }
-        if let Some(piece) = self.sender.next_piece(!self.is_opening()) {
+        if let Some(mut piece) = self.sender.next_piece(!self.is_opening()) {
+            // A peer that coalesces is not to wait for more than Linux would hand its device at once.
+            if !piece.again {
+                let train = self.sender.train();
+                piece.ends_train = piece.len > 0 && burst.segments % train == train - 1;
+            }
+            piece.push |= piece.ends_train && (!piece.again || burst.end == Some(piece.start));
             return Some(Next::Piece(piece));
         }
         if self.acks.is_due() {
@@ -76,6 +103,9 @@ impl Connection {
         match next {
             Next::Reset => {
                 segment.flags |= flag::RST;
+                if self.stamps.on {
+                    segment.options.timestamps = Some(self.stamps.write(now));
+                }
                 return Ok(segment);
             }
             Next::KeepAlive => {
@@ -149,7 +179,7 @@ impl Connection {
 pub(in super::super) fn write_segment(
     segment: &Segment,
     flow: Flow,
-    hop_limit: Option<u8>,
+    (hop_limit, class): (Option<u8>, u8),
     (from_mac, to_mac): (Mac, Mac),
     frame: &mut [u8],
     copy: impl FnOnce(&mut [u8]),
@@ -162,6 +192,7 @@ pub(in super::super) fn write_segment(
         to,
         protocol: protocol::TCP,
         hop_limit: hop_limit.unwrap_or(HOP_LIMIT),
+        class,
         extent: Extent::Whole,
     };
     headers.write(frame);

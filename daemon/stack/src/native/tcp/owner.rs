@@ -7,6 +7,7 @@ use dmm_proto::Breach;
 use dmm_proto::op::{How, SocketOption};
 use nix::errno::Errno;
 
+use super::sender::Cork;
 use super::{Connection, State};
 use crate::sockets::{self, HALF_OPEN_FAIR, Owner, Rest};
 use crate::{Fifos, SocketReport};
@@ -51,13 +52,28 @@ impl sockets::Connection for Connection {
     }
 
     fn shut_down(&mut self, how: How) {
-        self.receiver.deaf |= how != How::Write;
+        // As on Linux, what comes can still be read.
         self.sender.finishing |= how != How::Read;
     }
 
     fn set_option(&mut self, option: SocketOption, value: u32) -> Result<(), Errno> {
         self.options.set(option, value)?;
-        self.sender.no_delay = self.options.no_delay;
+        match option {
+            SocketOption::NoDelay => {
+                self.sender.no_delay = self.options.no_delay;
+                // As on Linux, it lets go of what a cork holds.
+                if self.options.no_delay {
+                    self.sender.push();
+                }
+            }
+            SocketOption::Cork => self.sender.set_cork(match value {
+                0 => Cork::Off,
+                1 => Cork::On,
+                _ => Cork::More,
+            }),
+            SocketOption::RecordEnd => self.sender.end_record(value),
+            _ => {}
+        }
         Ok(())
     }
 

@@ -266,8 +266,10 @@ impl Receiver {
     /// RFC 2883 section 4).
     pub(super) fn take_sacks(&mut self, most: usize) -> Sacks {
         let mut sacks = Sacks::default();
+        // A FIN that came has a number as well.
         let numbers = |range: &Range<u64>| {
-            (number(self.initial, range.start), number(self.initial, range.end))
+            let end = range.end + u64::from(self.fin == Some(range.end));
+            (number(self.initial, range.start), number(self.initial, end))
         };
         if let Some(duplicate) = self.duplicate.take() {
             sacks.push(numbers(&duplicate));
@@ -375,7 +377,9 @@ impl Receiver {
         let unread = self.fifo.as_ref().map_or(0, RxFifo::unread);
         let room = self.room();
         let step = (2 * mss).min((room + unread) / 2).max(1);
-        Ok(self.next + room >= self.advertised + step)
+        // A peer that still has room for a flight hears of more when that is acknowledged.
+        let wants = self.window() < (EARLY_MAX as u64).max(2 * mss);
+        Ok(wants && self.next + room >= self.advertised + step)
     }
 
     /// Gives chunks back while nothing is in them.

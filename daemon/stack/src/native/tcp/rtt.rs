@@ -74,6 +74,11 @@ impl Rtt {
         self.smoothed.map(|(mean, _)| mean)
     }
 
+    /// The smoothed time and its variation.
+    pub(super) fn estimate(&self) -> (Duration, Duration) {
+        self.smoothed.unwrap_or_default()
+    }
+
     /// The least of the last minutes.
     pub(super) fn least(&self) -> Option<Duration> {
         self.least.map(|(least, _)| least)

@@ -33,6 +33,10 @@ pub(super) struct Sent {
     mark: Mark,
     /// It was sent more than once.
     again: bool,
+    /// It ends what was written at once, or a record.
+    pub(super) push: bool,
+    /// It is the last of a train.
+    pub(super) ends_train: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -57,6 +61,18 @@ pub(super) struct Delivered {
     pub(super) reordered: bool,
     /// Bytes that had been sent once only.
     pub(super) once: u64,
+    /// Segments that it is the first to report.
+    pub(super) segments: u64,
+}
+
+/// Segments under way, by what is known of them.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Counts {
+    pub(super) sacked: usize,
+    /// Taken for lost, whether or not they were sent again.
+    pub(super) lost: usize,
+    /// Sent again.
+    pub(super) again: usize,
 }
 
 /// The newest segment, by time of sending, that was delivered.
@@ -79,6 +95,8 @@ pub(super) struct Scoreboard {
     newest: Option<Newest>,
     /// The end of the highest segment delivered.
     highest: u64,
+    /// The same before the acknowledgement that is being taken.
+    highest_before: u64,
     /// Reordering was seen on this connection.
     reordering: bool,
     /// Quarters of the least round trip that a segment may be late.
@@ -101,6 +119,17 @@ impl Scoreboard {
         }
     }
 
+    /// An acknowledgement is to be taken: what it reports is new together, in whatever order it says so.
+    pub(super) const fn begin(&mut self) {
+        self.highest_before = self.highest;
+    }
+
+    /// How many there are of each sort.
+    pub(super) fn counts(&self) -> Counts {
+        let lost = self.records.iter().filter(|record| record.mark == Mark::Lost).count();
+        Counts { sacked: self.sacked_count, lost: lost + self.again_count, again: self.again_count }
+    }
+
     /// Whether nothing is under way.
     pub(super) fn is_empty(&self) -> bool {
         self.records.is_empty()
@@ -117,8 +146,14 @@ impl Scoreboard {
     }
 
     /// Notes a segment sent for the first time, behind all others.
-    pub(super) fn sent(&mut self, now: Instant, start: u64, end: u64) {
-        self.records.push_back(Sent { start, end, at: now, mark: Mark::Flying, again: false });
+    pub(super) fn sent(
+        &mut self,
+        now: Instant,
+        (start, end): (u64, u64),
+        (push, ends_train): (bool, bool),
+    ) {
+        let (mark, again) = (Mark::Flying, false);
+        self.records.push_back(Sent { start, end, at: now, mark, again, push, ends_train });
     }
 
     /// The first segment that is lost.
@@ -141,8 +176,7 @@ impl Scoreboard {
 
     /// Notes that the bytes from `start` to `end`, within one record, were sent again.
     pub(super) fn sent_again(&mut self, now: Instant, start: u64, end: u64) {
-        self.cut(start);
-        self.cut(end);
+        // A segment that was received in part is not taken for received, as a peer keeps whole ones.
         let from = self.find(start);
         for record in self.records.range_mut(from..).take_while(|record| record.end <= end) {
             if record.mark == Mark::Lost {
@@ -183,8 +217,7 @@ impl Scoreboard {
         least: Option<Duration>,
         delivered: &mut Delivered,
     ) {
-        self.cut(start);
-        self.cut(end);
+        // A segment of which a part came is not taken for one that did: a peer keeps whole ones.
         let from = self.find(start);
         for at in from..self.records.len() {
             let record = self.records[at];
@@ -226,6 +259,7 @@ impl Scoreboard {
     ) {
         let (bytes, rtt) = (record.end - record.start, now.since(record.at));
         delivered.bytes += bytes;
+        delivered.segments += 1;
         if record.again {
             // Sooner than any round trip it is the first sending that arrived.
             if least.is_some_and(|least| rtt < least) {
@@ -234,14 +268,15 @@ impl Scoreboard {
         } else {
             delivered.once += bytes;
             delivered.rtt = Some(delivered.rtt.map_or(rtt, |other| other.min(rtt)));
-            if record.end < self.highest {
+            if record.end < self.highest_before {
                 delivered.reordered = true;
                 self.reordering = true;
             }
         }
         self.highest = self.highest.max(record.end);
-        if self.newest.is_none_or(|newest| (newest.at, newest.end) < (record.at, record.end)) {
-            self.newest = Some(Newest { at: record.at, end: record.end, rtt });
+        match &mut self.newest {
+            Some(newest) if (newest.at, newest.end) >= (record.at, record.end) => newest.rtt = rtt,
+            newest => *newest = Some(Newest { at: record.at, end: record.end, rtt }),
         }
     }
 

@@ -285,7 +285,8 @@ fn without_loss_nothing_is_sent_twice() {
             let mut path = Path::new(sack, congestion, Box::new(|_, _| Some(Duration::ZERO)));
             path.transfer(500_000, secs(10));
             assert_eq!(path.repairs, Repairs::default(), "{congestion:?}");
-            assert_eq!(path.segments, 500);
+            // Where the writer stops short, a segment may be short as well.
+            assert!((500..510).contains(&path.segments), "{} segments", path.segments);
         }
     }
 }

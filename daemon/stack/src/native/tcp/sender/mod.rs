@@ -10,9 +10,11 @@
 //! ```
 #![forbid(unsafe_code)]
 
+mod info;
 mod output;
 mod repair;
 
+use std::collections::VecDeque;
 use std::time::Duration;
 
 use dmm_port::Instant;
@@ -32,6 +34,20 @@ const ACK_DELAY_MAX: Duration = Duration::from_millis(200);
 const PROBE_MIN: Duration = Duration::from_millis(2);
 /// How long a short segment waits for the window to open (RFC 9293 section 3.8.6.2.1).
 const OVERRIDE: Duration = Duration::from_millis(200);
+
+/// Records that are kept apart at most: what a FIFO holds in messages of a kilobyte. More are joined.
+const RECORDS_MAX: usize = 256;
+
+/// Whether short segments wait for more to be written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in super::super) enum Cork {
+    /// They do not.
+    Off,
+    /// They do (`TCP_CORK`).
+    On,
+    /// They do, and the writer said that more follows (`MSG_MORE`).
+    More,
+}
 
 /// What a timer is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -114,6 +130,16 @@ pub(in crate::native) struct Sender {
     pub(super) sack: bool,
     /// Short segments do not wait.
     pub(super) no_delay: bool,
+    /// Short segments wait for more to be written.
+    cork: Cork,
+    /// What was written before this position waits for nothing.
+    pushed: u64,
+    /// What was written before this position waits no longer for the more that was announced.
+    released: u64,
+    /// Where records end that are not to be joined with what follows.
+    records: VecDeque<u64>,
+    /// The end of the last short segment.
+    short_end: u64,
     board: Scoreboard,
     pub(super) rtt: Rtt,
     window: Window,
@@ -135,6 +161,10 @@ pub(in crate::native) struct Sender {
     /// How often the SYN was given up as lost.
     syn_timeouts: u8,
     repairs: Repairs,
+    /// Segments sent, sent again and delivered, ever.
+    sent: u64,
+    sent_again: u64,
+    delivered: u64,
 }
 
 impl Sender {
@@ -160,6 +190,11 @@ impl Sender {
             mss,
             sack: false,
             no_delay: false,
+            cork: Cork::Off,
+            pushed: 0,
+            released: 0,
+            records: VecDeque::new(),
+            short_end: 0,
             board: Scoreboard::default(),
             rtt: Rtt::new(),
             window: Window::initial(mss),
@@ -175,6 +210,9 @@ impl Sender {
             limited: false,
             syn_timeouts: 0,
             repairs: Repairs::default(),
+            sent: 0,
+            sent_again: 0,
+            delivered: 0,
         }
     }
 
@@ -194,6 +232,30 @@ impl Sender {
     /// The peer shows that it did not get our answer: what was sent first is to be sent again.
     pub(super) fn repeat_first(&mut self) {
         self.board.lose_first();
+    }
+
+    /// Sets whether short segments wait; if they do not, nothing that was written does.
+    pub(super) fn set_cork(&mut self, cork: Cork) {
+        self.cork = cork;
+        if cork == Cork::Off {
+            self.push();
+        }
+    }
+
+    /// Lets nothing wait that was written.
+    pub(super) fn push(&mut self) {
+        // A breach is found again, and told, when the connection is served.
+        let _ = self.refresh();
+        self.pushed = self.written();
+    }
+
+    /// The next `bytes` bytes to be written end a record.
+    pub(super) fn end_record(&mut self, bytes: u32) {
+        let _ = self.refresh();
+        if self.records.len() == RECORDS_MAX {
+            self.records.pop_front();
+        }
+        self.records.push_back(self.written() + u64::from(bytes));
     }
 
     /// The number of the next segment.
@@ -262,11 +324,14 @@ impl Sender {
     /// Takes an acknowledgement, which is not beyond what was sent.
     pub(super) fn acknowledge(&mut self, now: Instant, ack: &Acknowledgement<'_>) -> Acknowledged {
         let mut outcome = Acknowledged::default();
+        self.released = self.written();
         let before = self.una;
         let window_moved = self.take_window(ack);
+        self.board.begin();
         let (least, smoothed) = (self.rtt.least(), self.rtt.smoothed());
         let mut delivered = Delivered::default();
         let flight = self.flying();
+        let left_before = if self.sack { 0 } else { u64::from(self.duplicates) * self.mss };
         let mut twice = false;
         for (first, last) in ack.sacks {
             let (Some(start), Some(end)) = (self.position(*first), self.position(*last)) else {
@@ -275,7 +340,7 @@ impl Sender {
             // RFC 2883: what is below the acknowledgement was received twice.
             if start < end && end <= ack.position {
                 twice = true;
-            } else if ack.position <= start && start < end && end <= self.next {
+            } else if self.una.max(ack.position) <= start && start < end && end <= self.next {
                 self.board.sack(now, (start, end), least, &mut delivered);
             }
         }
@@ -285,9 +350,15 @@ impl Sender {
             outcome.progress = true;
             outcome.freed = self.let_go();
             self.duplicates = 0;
-        } else if ack.bare && !window_moved && self.una < self.next && !self.is_probing_window() {
+        } else if ack.position == self.una
+            && ack.bare
+            && !window_moved
+            && self.una < self.next
+            && !self.is_probing_window()
+        {
             self.duplicates += 1;
         }
+        self.delivered += delivered.segments;
         self.right = self.right.max(self.una);
         self.measure(now, ack, &delivered);
         if twice {
@@ -308,7 +379,8 @@ impl Sender {
         {
             let ack = Ack {
                 now,
-                bytes: delivered.bytes,
+                // What duplicates reported is not reported again.
+                bytes: delivered.bytes.saturating_sub(left_before),
                 rtt: delivered.rtt,
                 smoothed: self.rtt.smoothed(),
                 una: self.una,
@@ -357,6 +429,9 @@ impl Sender {
         if bytes > 0 {
             fifo.consume(usize::try_from(bytes).expect("a FIFO's capacity has 32 bits"));
             self.base += bytes;
+            while self.records.front().is_some_and(|end| *end <= self.base) {
+                self.records.pop_front();
+            }
         }
         bytes > 0
     }
@@ -389,7 +464,7 @@ impl Sender {
             Timer::Reorder => {
                 let times = (self.rtt.least(), self.rtt.smoothed());
                 if self.detect_loss(now, false, times) && self.phase == Phase::Open {
-                    self.begin_recovery(now);
+                    self.begin_recovery(now, 0);
                 }
                 self.set_timer(now, false);
             }
@@ -428,7 +503,7 @@ impl Sender {
     }
 
     /// RFC 8985 section 7.2.
-    fn probe_after(&self) -> Option<Duration> {
+    pub(super) fn probe_after(&self) -> Option<Duration> {
         let plain = self.sack
             && self.phase == Phase::Open
             && self.probing.is_none()

@@ -7,8 +7,11 @@
 use dmm_port::Instant;
 
 use super::repair::{Forward, Phase, Probe};
-use super::{OVERRIDE, Sender, Timer};
+use super::{Cork, OVERRIDE, Sender, Timer};
 use crate::native::congestion::{Control, Window};
+
+/// Segments of a train at most: 64 KiB of the usual size.
+const TRAIN_MAX: usize = 44;
 
 /// A segment to be sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -23,7 +26,9 @@ pub(in crate::native) struct Piece {
     pub(in crate::native) fin: bool,
     /// It ends what was written.
     pub(in crate::native) push: bool,
-    again: bool,
+    /// It is the last of a train.
+    pub(in crate::native) ends_train: bool,
+    pub(in crate::native) again: bool,
 }
 
 impl Piece {
@@ -52,13 +57,26 @@ impl Sender {
             }
             _ => false,
         };
-        (fits && !wait).then(|| self.piece(lost.start, lost.end - lost.start, true))
+        (fits && !wait).then(|| {
+            let mut piece = self.piece(lost.start, lost.end - lost.start, true);
+            piece.push |= lost.push && piece.len > 0;
+            piece.ends_train = lost.ends_train;
+            piece
+        })
     }
 
     pub(super) fn opening(&self) -> Option<Piece> {
         let again = self.next > 0;
         let due = !again || self.board.first_lost().is_some() || self.forced.is_some();
-        let syn = Piece { start: 0, len: 0, syn: true, fin: false, push: false, again };
+        let syn = Piece {
+            start: 0,
+            len: 0,
+            syn: true,
+            fin: false,
+            push: false,
+            ends_train: false,
+            again,
+        };
         due.then_some(syn)
     }
 
@@ -76,21 +94,42 @@ impl Sender {
             // A FIN alone needs no window of the peer's, and no more of ours than there is.
             return (room > 0 || flying == 0).then(|| self.piece(self.next, 0, false));
         }
-        let len = unsent.min(self.mss).min(window);
+        let record = self.record_end(self.next).map_or(u64::MAX, |end| end - self.next);
+        let len = unsent.min(self.mss).min(window).min(record);
         if len == 0 || (room < len && flying > 0) {
             return None;
         }
         let whole = len == unsent;
-        let held = if len == self.mss || (whole && fin_due) {
+        let pushed = self.next < self.pushed || (len == record && !whole);
+        let held = if len == self.mss || pushed || (whole && fin_due) {
             false
         } else if !whole {
             // RFC 9293 section 3.8.6.2.1: the window cuts it short.
             len < self.window_max / 2
         } else {
             // Nagle (RFC 9293 section 3.7.4), as far as what is under way is short (Minshall).
-            !self.no_delay && self.next > self.una
+            let corked = match self.cork {
+                Cork::Off => false,
+                Cork::On => true,
+                Cork::More => self.next >= self.released,
+            };
+            corked || (!self.no_delay && self.short_end > self.una)
         };
         (!held).then(|| self.piece(self.next, len, false))
+    }
+
+    /// The end of the record that holds `position`, if records are kept apart.
+    fn record_end(&self, position: u64) -> Option<u64> {
+        self.records.iter().find(|end| **end > position).copied()
+    }
+
+    /// Segments that go out as a train, the end of which is marked: what the window lets out in a
+    /// millisecond, and a pair at least (Linux's `tcp_tso_autosize`).
+    pub(in crate::native) fn train(&self) -> usize {
+        let Some(round) = self.rtt.smoothed().filter(|round| !round.is_zero()) else { return 2 };
+        let rate = u128::from(self.window.size) * 2 * 1_000_000 / round.as_nanos();
+        let segments = usize::try_from(rate / u128::from(self.mss)).unwrap_or(usize::MAX);
+        segments.clamp(2, TRAIN_MAX)
     }
 
     pub(super) fn forced_piece(&self, forced: Timer) -> Option<Piece> {
@@ -113,7 +152,9 @@ impl Sender {
             // A byte beyond the window, or as much as fits into it.
             _ if unsent > 0 => {
                 let window = self.right.saturating_sub(self.next).max(1);
-                Some(self.piece(self.next, unsent.min(self.mss).min(window), false))
+                let mut piece = self.piece(self.next, unsent.min(self.mss).min(window), false);
+                piece.push |= piece.end() >= written;
+                Some(piece)
             }
             _ => (self.finishing && self.next == written).then(|| self.piece(self.next, 0, false)),
         }
@@ -124,18 +165,30 @@ impl Sender {
         let written = self.written();
         let syn = start == 0;
         let end = (start + numbers).min(start + self.mss + u64::from(syn));
+        let record = self.record_end(start).unwrap_or(u64::MAX);
+        let end = end.min(record);
         let first_byte = start + u64::from(syn);
         let len = end.min(written).saturating_sub(first_byte);
         let behind = first_byte + len;
         let fin = self.finishing && behind == written && (!again || self.next > written);
-        Piece {
+        let mut piece = Piece {
             start,
             len: usize::try_from(len).unwrap_or(0),
             syn,
             fin,
-            push: behind == written && len > 0,
+            push: false,
+            ends_train: false,
             again,
-        }
+        };
+        piece.push = self.ends_record(&piece);
+        piece
+    }
+
+    /// Whether a piece ends what was written, or a record.
+    fn ends_record(&self, piece: &Piece) -> bool {
+        let behind = piece.start + u64::from(piece.syn) + piece.len as u64;
+        let whole = behind == self.written() && self.cork != Cork::More;
+        piece.len > 0 && (whole || self.record_end(piece.start) == Some(behind))
     }
 
     /// Copies a piece's bytes out of the FIFO.
@@ -150,7 +203,9 @@ impl Sender {
     pub(in crate::native) fn sent(&mut self, now: Instant, piece: &Piece) {
         let forced = self.forced.take();
         let end = piece.end();
+        self.sent += 1;
         if piece.again {
+            self.sent_again += 1;
             self.repairs.again += 1;
             self.board.sent_again(now, piece.start, end);
             if let Some(undo) = &mut self.undo {
@@ -163,8 +218,12 @@ impl Sender {
             if self.board.is_empty() && now.since(self.sent_at) > self.rtt.timeout() {
                 self.restart();
             }
-            self.board.sent(now, self.next, end);
+            let ends_record = self.ends_record(piece);
+            self.board.sent(now, (self.next, end), (ends_record, piece.ends_train));
             self.next = end;
+            if (piece.len as u64) < self.mss && piece.len > 0 {
+                self.short_end = end;
+            }
         }
         if forced == Some(Timer::Probe) {
             self.probing = Some(Probe { end: self.next, again: piece.again, sent_at: now });
@@ -177,7 +236,12 @@ impl Sender {
         if forced == Some(Timer::Persist) {
             self.timer = Some((now + self.rtt.timeout(), Timer::Persist));
         } else {
-            self.set_timer(now, piece.again || forced.is_some());
+            // RFC 8985 section 7.2: each new segment puts the probe of the tail off.
+            let probes =
+                !piece.again && self.timer.is_some_and(|(_, timer)| timer != Timer::Reorder);
+            let probes =
+                probes && self.probe_after().is_some_and(|after| after < self.rtt.timeout());
+            self.set_timer(now, piece.again || forced.is_some() || probes);
         }
     }
 

@@ -29,7 +29,7 @@ pub(super) enum Phase {
 /// Proportional rate reduction.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Reduction {
-    /// In flight when it began.
+    /// The window when it began.
     pub(super) flight: u64,
     pub(super) delivered: u64,
     pub(super) out: u64,
@@ -171,7 +171,7 @@ impl Sender {
             self.recovered();
         }
         match self.phase {
-            Phase::Open if lost => self.begin_recovery(now),
+            Phase::Open if lost => self.begin_recovery(now, delivered.bytes),
             Phase::Open => {
                 // Nothing that was undone is still out.
                 if self.undo.is_some() && self.board.is_empty() {
@@ -198,14 +198,15 @@ impl Sender {
         }
     }
 
-    pub(super) fn begin_recovery(&mut self, now: Instant) {
+    /// Begins to repair a loss; what showed it reported `delivered` bytes.
+    pub(super) fn begin_recovery(&mut self, now: Instant, delivered: u64) {
         self.repairs.recoveries += 1;
         self.undo = Some(Undo { window: self.window, since: now, pending: 0 });
         self.window.threshold = self.control.congested(now, &self.window);
         self.recover = self.next;
-        let flight = self.next - self.una;
+        let flight = self.window.size;
         let mut reduction = Reduction { flight, delivered: 0, out: 0 };
-        self.reduce(&mut reduction, self.mss, true);
+        self.reduce(&mut reduction, delivered, false);
         self.phase = Phase::Recovery(reduction);
     }
 

@@ -1,0 +1,49 @@
+//! What a connection knows of itself (`TCP_INFO`, tcp(7)).
+#![forbid(unsafe_code)]
+
+use super::{Connection, State};
+use crate::TcpInfo;
+
+/// Bits of `tcpi_options`.
+const TIMESTAMPS: u8 = 1;
+const SACK: u8 = 2;
+const SCALE: u8 = 4;
+
+impl State {
+    /// Linux's number of the state.
+    const fn number(self) -> u8 {
+        match self {
+            Self::Established => 1,
+            Self::SynSent => 2,
+            Self::SynReceived => 3,
+            Self::FinWait1 => 4,
+            Self::FinWait2 => 5,
+            Self::TimeWait => 6,
+            Self::Closed => 7,
+            Self::CloseWait => 8,
+            Self::LastAck => 9,
+            Self::Closing => 11,
+        }
+    }
+}
+
+impl Connection {
+    /// What it knows of itself.
+    pub(in super::super) fn info(&self) -> TcpInfo {
+        let mut info = TcpInfo {
+            state: self.state.number(),
+            shifts: (self.sender.shift, self.receiver.shift),
+            ato: self.acks.delay(),
+            rcv_mss: u32::try_from(self.acks.mss()).unwrap_or(u32::MAX),
+            bytes_received: self.receiver.next.saturating_sub(1 + u64::from(self.ended)),
+            ..TcpInfo::default()
+        };
+        if !self.is_opening() {
+            info.options |= if self.stamps.on { TIMESTAMPS } else { 0 };
+            info.options |= if self.sender.sack { SACK } else { 0 };
+            info.options |= if self.offer.scale { SCALE } else { 0 };
+        }
+        self.sender.inform(&mut info);
+        info
+    }
+}

@@ -1,0 +1,47 @@
+//! What a sender tells of itself.
+#![forbid(unsafe_code)]
+
+use super::Sender;
+use super::repair::Phase;
+use crate::TcpInfo;
+
+/// Linux's numbers (`tcp_ca_state`).
+const OPEN: u8 = 0;
+const DISORDER: u8 = 1;
+const RECOVERY: u8 = 3;
+const LOSS: u8 = 4;
+
+impl Sender {
+    /// Adds what it knows to `info`.
+    pub(in crate::native::tcp) fn inform(&self, info: &mut TcpInfo) {
+        let segments = |bytes: u64| u32::try_from(bytes / self.mss).unwrap_or(u32::MAX);
+        let small = |count: usize| u32::try_from(count).unwrap_or(u32::MAX);
+        let counts = self.board.counts();
+        info.ca_state = match self.phase {
+            Phase::Open if counts.sacked > 0 || self.duplicates > 0 => DISORDER,
+            Phase::Open => OPEN,
+            Phase::Recovery(_) => RECOVERY,
+            Phase::Timeout(_) => LOSS,
+        };
+        info.retransmits = u8::try_from(self.rtt.doubled()).unwrap_or(u8::MAX);
+        info.rto = self.rtt.timeout();
+        info.rtt = self.rtt.estimate();
+        info.min_rtt = self.rtt.least().unwrap_or_default();
+        info.snd_mss = u32::try_from(self.mss).unwrap_or(u32::MAX);
+        info.unacked = small(self.board.len());
+        info.sacked = small(counts.sacked).max(if self.sack { 0 } else { self.duplicates });
+        info.lost = small(counts.lost);
+        info.retrans = small(counts.again);
+        info.snd_cwnd = segments(self.window.size).max(1);
+        info.snd_ssthresh = match self.window.threshold {
+            u64::MAX => i32::MAX.unsigned_abs(),
+            threshold => segments(threshold),
+        };
+        info.total_retrans = u32::try_from(self.sent_again).unwrap_or(u32::MAX);
+        info.delivered = u32::try_from(self.delivered).unwrap_or(u32::MAX);
+        info.segs_out = u32::try_from(self.sent).unwrap_or(u32::MAX);
+        let unsent = self.written().saturating_sub(self.next.max(1));
+        info.notsent_bytes = u32::try_from(unsent).unwrap_or(u32::MAX);
+        info.bytes_acked = self.una.min(self.written()).saturating_sub(1);
+    }
+}

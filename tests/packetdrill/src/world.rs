@@ -1,0 +1,202 @@
+//! The stack under test, its clock, and the far end of its link.
+//!
+//! Owns: [`World`]. Driven by the calls of a script: time passes when one sleeps, waits for a packet, or asks
+//! for the time. Must never: read a real clock.
+#![forbid(unsafe_code)]
+
+use std::collections::{BTreeMap, VecDeque};
+use std::net::{IpAddr, Ipv4Addr};
+use std::thread::ThreadId;
+use std::time::Duration;
+
+use dmm_port::wire::{WireConfig, WirePort};
+use dmm_port::{Instant, Port, RxChecksum, RxFrame, RxQueue, TxQueue};
+use dmm_stack::config::{Congestion, Neighbour, Prefix, Route, StackConfig, TcpConfig, UdpConfig};
+use dmm_stack::pair::Quota;
+use dmm_stack::{Event, Request, SocketId, Stack, TcpInfo};
+use nix::errno::Errno;
+
+use crate::socket::Socket;
+
+/// Whom scripts call the local host, and where they send from.
+const OWN: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 168, 0, 1));
+const GATEWAY: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 168, 0, 2));
+const OWN_MAC: [u8; 6] = [2, 0, 0, 0, 0, 1];
+const GATEWAY_MAC: [u8; 6] = [2, 0, 0, 0, 0, 2];
+
+const ETHERNET_BYTES: usize = 14;
+/// Turns at one point in time before the stack is taken to spin.
+const TURNS_AT_ONCE: u32 = 10_000;
+/// Chunks for all sockets: 256 MiB.
+const CHUNKS: u32 = 16_384;
+
+/// The stack and what is around it.
+pub struct World {
+    /// The time.
+    pub now: Instant,
+    stack: Box<dyn Stack>,
+    near: (Box<dyn RxQueue>, Box<dyn TxQueue>),
+    far: Box<dyn RxQueue>,
+    /// Packets that the stack sent, and when.
+    pub sent: VecDeque<(Instant, Vec<u8>)>,
+    /// Memory of sockets.
+    pub quota: Quota,
+    /// Sockets by descriptor.
+    pub sockets: BTreeMap<i32, Socket>,
+    next_id: u32,
+    next_port: u16,
+    /// Calls that are blocked, and how many of them have not looked at the latest news.
+    pub blocked: u32,
+    /// See above.
+    pub to_look: u32,
+    /// The thread of a blocked call that returns and has not asked for the time.
+    pub returning: Option<ThreadId>,
+}
+
+impl World {
+    /// A stack without sockets, at a time that no script notices to be virtual.
+    pub fn new() -> Self {
+        let config = StackConfig {
+            mac: OWN_MAC,
+            mtu: 1500,
+            rx_checksum: false,
+            addresses: vec![Prefix { address: OWN, len: 24 }],
+            routes: vec![Route {
+                to: Prefix { address: Ipv4Addr::UNSPECIFIED.into(), len: 0 },
+                via: GATEWAY,
+            }],
+            neighbours: vec![Neighbour { address: GATEWAY, mac: GATEWAY_MAC }],
+            tcp: TcpConfig {
+                rx_buffer: 1 << 24,
+                tx_buffer: 1 << 18,
+                congestion: Congestion::Cubic,
+                user_timeout_s: 900,
+                keepalive_s: None,
+            },
+            udp: UdpConfig { rx_buffer: 1 << 18, tx_buffer: 1 << 18 },
+            sockets_max: 4096,
+            seed: 1,
+        };
+        let (mut near, mut far) = WirePort::pair(&WireConfig::default()).expect("a sound wire");
+        let stack = dmm_stack::build("native", &config).expect("a sound configuration");
+        let near = near.queue_pair(0).expect("the first queue");
+        let (far, _) = far.queue_pair(0).expect("the first queue");
+        Self {
+            now: Instant::from_micros(1_000_000_000),
+            stack,
+            near,
+            far,
+            sent: VecDeque::new(),
+            quota: Quota::new(CHUNKS),
+            sockets: BTreeMap::new(),
+            next_id: 0,
+            next_port: 40_000,
+            blocked: 0,
+            to_look: 0,
+            returning: None,
+        }
+    }
+
+    /// An id that no socket has had.
+    pub const fn new_id(&mut self) -> SocketId {
+        self.next_id += 1;
+        SocketId(self.next_id)
+    }
+
+    /// A port of our choice.
+    pub const fn new_port(&mut self) -> u16 {
+        self.next_port += 1;
+        self.next_port
+    }
+
+    /// What the connection of a descriptor knows of itself.
+    pub fn info(&mut self, fd: i32) -> Result<TcpInfo, Errno> {
+        let socket = self.stream(fd)?.client.socket;
+        self.stack.tcp_info(socket).ok_or(Errno::ENOTCONN)
+    }
+
+    /// The address to come from when talking to `remote`.
+    pub fn source_for(&self, remote: IpAddr) -> Result<IpAddr, Errno> {
+        self.stack.source_for(remote).ok_or(Errno::ENETUNREACH)
+    }
+
+    /// Asks the stack for something, and lets it act.
+    pub fn submit(&mut self, request: Request) -> Result<(), Errno> {
+        self.stack.submit(self.now, request)?;
+        self.act();
+        Ok(())
+    }
+
+    /// Gives the stack a packet, which takes its time to get there.
+    pub fn receive(&mut self, packet: &[u8]) {
+        self.pass(self.now + Duration::from_micros(2));
+        let mut frame = Vec::with_capacity(ETHERNET_BYTES + packet.len());
+        frame.extend_from_slice(&OWN_MAC);
+        frame.extend_from_slice(&GATEWAY_MAC);
+        let v6 = packet.first().is_some_and(|first| first >> 4 == 6);
+        frame.extend_from_slice(if v6 { &[0x86, 0xdd] } else { &[0x08, 0x00] });
+        frame.extend_from_slice(packet);
+        let received = RxFrame { bytes: &frame, checksum: RxChecksum::Unknown, hash: None };
+        self.stack.receive(self.now, &[received], &mut self.near.1.burst());
+        self.act();
+    }
+
+    /// Lets time pass up to `until`.
+    pub fn pass(&mut self, until: Instant) {
+        while let Some(at) = self.stack.deadline(self.now)
+            && at <= until
+        {
+            self.now = self.now.max(at);
+            self.act();
+        }
+        self.now = self.now.max(until);
+    }
+
+    /// Lets time pass until the stack sends a packet. Returns whether it does within `span`.
+    pub fn pass_to_packet(&mut self, span: Duration) -> bool {
+        let end = self.now + span;
+        while self.sent.is_empty() {
+            match self.stack.deadline(self.now) {
+                Some(at) if at <= end => self.pass(at),
+                _ => {
+                    self.pass(end);
+                    break;
+                }
+            }
+        }
+        !self.sent.is_empty()
+    }
+
+    /// Lets the stack do what is due now.
+    fn act(&mut self) {
+        let mut events = Vec::new();
+        for _ in 0..TURNS_AT_ONCE {
+            let due = self.stack.deadline(self.now).is_some_and(|at| at <= self.now);
+            if due {
+                self.stack.poll(self.now, &mut self.near.1.burst(), &mut events);
+            }
+            self.near.1.flush(self.now);
+            for frame in self.far.burst(self.now) {
+                if frame.bytes[12..14] != [0x08, 0x06] {
+                    self.sent.push_back((self.now, frame.bytes[ETHERNET_BYTES..].to_vec()));
+                }
+            }
+            for event in events.drain(..) {
+                self.note(event);
+            }
+            if !due {
+                return;
+            }
+        }
+        panic!("the stack spins");
+    }
+
+    fn note(&mut self, event: Event) {
+        let Some(id) = event.socket() else { return };
+        for socket in self.sockets.values_mut() {
+            if socket.note(id, event) {
+                return;
+            }
+        }
+    }
+}
