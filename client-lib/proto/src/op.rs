@@ -111,10 +111,12 @@ pub enum SocketOption {
     RecordEnd,
     /// `IP_TOS` / `IPV6_TCLASS`: 0 to 255.
     TrafficClass,
+    /// `TCP_MAXSEG`: 88 to 32,767 bytes, 0 for the link's; of a connection, before it is opened.
+    MaxSegment,
 }
 
 impl SocketOption {
-    const ALL: [Self; 8] = [
+    const ALL: [Self; 9] = [
         Self::NoDelay,
         Self::KeepAlive,
         Self::HopLimit,
@@ -123,6 +125,7 @@ impl SocketOption {
         Self::Cork,
         Self::RecordEnd,
         Self::TrafficClass,
+        Self::MaxSegment,
     ];
 }
 

@@ -287,6 +287,8 @@ pub struct TcpInfo {
     pub snd_mss: u32,
     /// Payload of the peer's, in bytes.
     pub rcv_mss: u32,
+    /// What we told the peer to send at most, in bytes.
+    pub adv_mss: u32,
     /// Segments under way.
     pub unacked: u32,
     /// Those of them that came out of order.
@@ -303,6 +305,12 @@ pub struct TcpInfo {
     pub snd_ssthresh: u32,
     /// The congestion window in segments.
     pub snd_cwnd: u32,
+    /// Segments by which one may be overtaken and not be taken for lost.
+    pub reordering: u32,
+    /// Since payload was sent last, payload came, an acknowledgement came.
+    pub last: (Duration, Duration, Duration),
+    /// Time with something to send, and that of it in which the peer's window held it back.
+    pub busy: (Duration, Duration),
     /// Segments sent again, ever.
     pub total_retrans: u32,
     /// Segments delivered, ever.
@@ -353,7 +361,7 @@ pub trait Stack: Send {
     fn source_for(&self, remote: IpAddr) -> Option<IpAddr>;
 
     /// What a TCP connection knows of itself, if this kind tells.
-    fn tcp_info(&mut self, _socket: SocketId) -> Option<TcpInfo> {
+    fn tcp_info(&mut self, _now: Instant, _socket: SocketId) -> Option<TcpInfo> {
         None
     }
 

@@ -123,13 +123,14 @@ impl World {
         entry.local = Some(local);
         entry.role = Role::Stream(Box::new(Stream::new(client, peer, None)));
         let options = entry.options.clone();
-        if let Err(errno) = self.submit(Request::Connect { socket, local, remote: peer, fifos }) {
+        if let Err(errno) = self.ask(Request::Connect { socket, local, remote: peer, fifos }) {
             self.get(fd)?.role = Role::Fresh;
             return Err(errno);
         }
         for (option, value) in options {
-            self.submit(Request::SetOption { socket, option, value })?;
+            self.ask(Request::SetOption { socket, option, value })?;
         }
+        self.act();
         Err(Errno::EINPROGRESS)
     }
 

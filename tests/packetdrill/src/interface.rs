@@ -12,6 +12,7 @@ use std::time::Duration;
 use std::{ptr, slice, thread};
 
 use dmm_proto::op::{How, SocketOption};
+use dmm_stack::TcpInfo;
 use libc::{iovec, msghdr, nfds_t, pollfd, sockaddr, socklen_t, ssize_t, timeval};
 use nix::errno::Errno;
 
@@ -80,6 +81,8 @@ pub struct Interface {
     pub splice: extern "C" fn(User, c_int, *mut i64, c_int, *mut i64, usize, u32) -> c_int,
 }
 
+/// What a socket without a connection says of its segments (tcp(7)).
+const MSS_DEFAULT: u32 = 536;
 /// How long a script waits for a packet that never comes, in virtual time: ten minutes.
 const PATIENCE: Duration = Duration::from_secs(600);
 
@@ -110,6 +113,11 @@ fn with<T>(work: impl FnOnce(&mut World) -> T) -> T {
         world = LOOKED.wait(world).unwrap_or_else(PoisonError::into_inner);
     }
     result
+}
+
+/// What the connection of a descriptor knows of itself, if it is one of ours.
+pub fn info(fd: c_int) -> Option<TcpInfo> {
+    lock().as_mut()?.info(fd).ok()
 }
 
 /// Does `work` until it does not return `EAGAIN`, unless the socket does not block.
@@ -501,7 +509,10 @@ unsafe extern "C" fn getsockopt(
             }
             (libc::SOL_SOCKET, libc::SO_SNDBUF | libc::SO_RCVBUF) => Ok(1 << 18),
             (libc::IPPROTO_TCP, libc::TCP_MAXSEG) => {
-                Ok(c_int::try_from(world.info(fd)?.snd_mss).unwrap_or(c_int::MAX))
+                let set = socket.options.iter().rev().find(|o| o.0 == SocketOption::MaxSegment);
+                let set = set.map_or(MSS_DEFAULT, |(_, bytes)| *bytes);
+                let bytes = world.info(fd).map_or(set, |info| info.snd_mss);
+                Ok(c_int::try_from(bytes).unwrap_or(c_int::MAX))
             }
             _ => Err(Errno::ENOPROTOOPT),
         }
@@ -550,6 +561,9 @@ unsafe extern "C" fn setsockopt(
             }
             (libc::SOL_IP, libc::IP_TOS) => world.set(fd, SocketOption::TrafficClass, number)?,
             (libc::SOL_IP, libc::IP_MTU_DISCOVER) => {}
+            (libc::IPPROTO_TCP, libc::TCP_MAXSEG) => {
+                world.set(fd, SocketOption::MaxSegment, number)?;
+            }
             (libc::SOL_SOCKET, libc::SO_LINGER) => {
                 let seconds = bytes.get(4..8).is_some_and(|s| s.iter().all(|byte| *byte == 0));
                 world.set(fd, SocketOption::ResetOnClose, u32::from(number != 0 && seconds))?;

@@ -11,8 +11,10 @@
 #![deny(unsafe_code)]
 
 mod calls;
+mod info;
 mod interface;
 mod socket;
 mod world;
 
+pub use info::getsockopt;
 pub use interface::{Interface, packetdrill_interface_init};

@@ -112,7 +112,7 @@ impl World {
     /// What the connection of a descriptor knows of itself.
     pub fn info(&mut self, fd: i32) -> Result<TcpInfo, Errno> {
         let socket = self.stream(fd)?.client.socket;
-        self.stack.tcp_info(socket).ok_or(Errno::ENOTCONN)
+        self.stack.tcp_info(self.now, socket).ok_or(Errno::ENOTCONN)
     }
 
     /// The address to come from when talking to `remote`.
@@ -122,9 +122,14 @@ impl World {
 
     /// Asks the stack for something, and lets it act.
     pub fn submit(&mut self, request: Request) -> Result<(), Errno> {
-        self.stack.submit(self.now, request)?;
+        self.ask(request)?;
         self.act();
         Ok(())
+    }
+
+    /// Asks the stack for something, as one of several things.
+    pub fn ask(&mut self, request: Request) -> Result<(), Errno> {
+        self.stack.submit(self.now, request)
     }
 
     /// Gives the stack a packet, which takes its time to get there.
@@ -168,7 +173,7 @@ impl World {
     }
 
     /// Lets the stack do what is due now.
-    fn act(&mut self) {
+    pub fn act(&mut self) {
         let mut events = Vec::new();
         for _ in 0..TURNS_AT_ONCE {
             let due = self.stack.deadline(self.now).is_some_and(|at| at <= self.now);

@@ -147,9 +147,9 @@ impl Stack for NativeStack {
         self.sockets.net.source_for(remote)
     }
 
-    fn tcp_info(&mut self, socket: SocketId) -> Option<TcpInfo> {
+    fn tcp_info(&mut self, now: Instant, socket: SocketId) -> Option<TcpInfo> {
         match self.sockets.slots.place(socket) {
-            Place::Slot(index) => self.sockets.slots.connection(index).map(|c| c.info()),
+            Place::Slot(index) => self.sockets.slots.connection(index).map(|c| c.info(now)),
             Place::Credit(_) | Place::Free => None,
         }
     }

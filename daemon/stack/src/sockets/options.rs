@@ -17,6 +17,8 @@ pub(crate) struct Options {
     pub(crate) no_delay: bool,
     /// Hops that its packets may make, if not the default.
     pub(crate) hop_limit: Option<u8>,
+    /// Payload of its segments at most, if it is to be less than the link's.
+    pub(crate) max_segment: Option<u16>,
     /// The traffic class of its packets.
     pub(crate) class: u8,
     /// How long it may be silent before the peer is asked for a sign of life.
@@ -36,6 +38,7 @@ impl Options {
         Self {
             no_delay: false,
             hop_limit: None,
+            max_segment: None,
             class: 0,
             keep_alive,
             user_timeout: default_timeout,
@@ -48,6 +51,12 @@ impl Options {
     pub(crate) fn set(&mut self, option: SocketOption, value: u32) -> Result<(), Errno> {
         match option {
             SocketOption::NoDelay => self.no_delay = value != 0,
+            // As Linux has it (`TCP_MIN_MSS`, `MAX_TCP_WINDOW`).
+            SocketOption::MaxSegment => match u16::try_from(value) {
+                Ok(0) => self.max_segment = None,
+                Ok(bytes @ 88..=32_767) => self.max_segment = Some(bytes),
+                _ => return Err(Errno::EINVAL),
+            },
             // RFC 3168 section 6.1.2: the lower two bits are the stack's.
             SocketOption::TrafficClass => match u8::try_from(value) {
                 Ok(class) => self.class = class & !0x03,

@@ -48,6 +48,11 @@ impl Acks {
         DELAY
     }
 
+    /// How long ago payload came, if ever.
+    pub(super) fn since_payload(&self, now: Instant) -> Option<Duration> {
+        self.heard_at.map(|at| now.since(at))
+    }
+
     /// Payload of a full segment of the peer's.
     pub(super) const fn mss(&self) -> u64 {
         self.mss

@@ -1,6 +1,10 @@
 //! What a connection knows of itself (`TCP_INFO`, tcp(7)).
 #![forbid(unsafe_code)]
 
+use std::time::Duration;
+
+use dmm_port::Instant;
+
 use super::{Connection, State};
 use crate::TcpInfo;
 
@@ -29,11 +33,17 @@ impl State {
 
 impl Connection {
     /// What it knows of itself.
-    pub(in super::super) fn info(&self) -> TcpInfo {
+    pub(in super::super) fn info(&mut self, now: Instant) -> TcpInfo {
         let mut info = TcpInfo {
             state: self.state.number(),
             shifts: (self.sender.shift, self.receiver.shift),
             ato: self.acks.delay(),
+            adv_mss: u32::from(self.mss),
+            last: (
+                Duration::ZERO,
+                self.acks.since_payload(now).unwrap_or_else(|| now.since(self.opened_at)),
+                now.since(self.heard_at),
+            ),
             rcv_mss: u32::try_from(self.acks.mss()).unwrap_or(u32::MAX),
             bytes_received: self.receiver.next.saturating_sub(1 + u64::from(self.ended)),
             ..TcpInfo::default()
@@ -43,7 +53,7 @@ impl Connection {
             info.options |= if self.sender.sack { SACK } else { 0 };
             info.options |= if self.offer.scale { SCALE } else { 0 };
         }
-        self.sender.inform(&mut info);
+        self.sender.inform(now, &mut info);
         info
     }
 }

@@ -221,7 +221,8 @@ impl Connection {
         options: Options,
     ) -> Self {
         let (rx, tx) = fifos.map_or((None, None), |Fifos { rx, tx }| (Some(rx), Some(tx)));
-        let mss = parameters.mss(flow.remote.ip());
+        let link = parameters.mss(flow.remote.ip());
+        let mss = options.max_segment.map_or(link, |most| most.min(link));
         let initial = parameters.initial(now, flow);
         let algorithm = Algorithm::new(parameters.congestion);
         let mut sender = Sender::new(now, initial, tx, mss.into(), algorithm);

@@ -73,7 +73,8 @@ impl Connection {
             // A peer that coalesces is not to wait for more than Linux would hand its device at once.
             if !piece.again {
                 let train = self.sender.train();
-                piece.ends_train = piece.len > 0 && burst.segments % train == train - 1;
+                let last = burst.segments % train == train - 1;
+                piece.ends_train = train > 1 && piece.len > 0 && last;
             }
             piece.push |= piece.ends_train && (!piece.again || burst.end == Some(piece.start));
             return Some(Next::Piece(piece));

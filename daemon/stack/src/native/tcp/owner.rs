@@ -72,6 +72,9 @@ impl sockets::Connection for Connection {
                 _ => Cork::More,
             }),
             SocketOption::RecordEnd => self.sender.end_record(value),
+            SocketOption::MaxSegment if self.state == State::SynSent => {
+                self.mss = self.options.max_segment.map_or(self.mss, |most| most.min(self.mss));
+            }
             _ => {}
         }
         Ok(())

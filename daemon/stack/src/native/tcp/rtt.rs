@@ -7,14 +7,13 @@ use dmm_port::Instant;
 
 /// Before the first sample (RFC 6298 section 2.1).
 const RTO_INITIAL: Duration = Duration::from_secs(1);
-/// As Linux; RFC 6298 section 2.4 would have a second.
-const RTO_MIN: Duration = Duration::from_millis(200);
+/// Beyond the smoothed time, as Linux has it (`TCP_RTO_MIN`), so that an acknowledgement may be held back;
+/// RFC 6298 section 2.4 would have no timeout below a second.
+const SLACK_MIN: Duration = Duration::from_millis(200);
 /// RFC 6298 section 2.5 allows no less than a minute; Linux has two.
 const RTO_MAX: Duration = Duration::from_secs(120);
 /// How long a minimum is believed, in which a path may change.
 const MIN_LIFE: Duration = Duration::from_secs(300);
-/// The clock's grain: that of timestamps.
-const GRAIN: Duration = Duration::from_millis(1);
 
 /// The estimate.
 #[derive(Clone, Debug)]
@@ -63,9 +62,9 @@ impl Rtt {
 
     /// The retransmission timeout.
     pub(super) fn timeout(&self) -> Duration {
-        let base = self.smoothed.map_or(RTO_INITIAL, |(mean, variation)| {
-            (mean + (variation * 4).max(GRAIN)).max(RTO_MIN)
-        });
+        let base = self
+            .smoothed
+            .map_or(RTO_INITIAL, |(mean, variation)| mean + (variation * 4).max(SLACK_MIN));
         base.saturating_mul(1 << self.doubled.min(16)).min(RTO_MAX)
     }
 
@@ -116,7 +115,7 @@ mod tests {
     fn short_round_trips_do_not_make_it_hasty() {
         let mut rtt = Rtt::new();
         (0..50).for_each(|_| rtt.sample(Instant::ZERO, Duration::from_micros(30)));
-        assert_eq!(rtt.timeout(), RTO_MIN);
+        assert_eq!(rtt.timeout(), SLACK_MIN + Duration::from_micros(30));
     }
 
     #[test]

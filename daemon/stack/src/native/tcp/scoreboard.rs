@@ -15,9 +15,10 @@ use std::time::Duration;
 
 use dmm_port::Instant;
 
-/// Segments delivered behind a hole that show it to be a loss where no reordering was seen (RFC 8985
-/// section 6.2, DupThresh).
-const SACKED_ENOUGH: usize = 3;
+/// Segments received out of order that show a loss on a path that does not reorder (RFC 5681's
+/// threshold), and at most on one that does, as Linux has it (`tcp_max_reordering`).
+const REORDERING: u32 = 3;
+const REORDERING_MAX: u32 = 300;
 /// Recoveries for which a wider reordering window stays (RFC 8985 section 6.2).
 const WIDE_FOR: u8 = 16;
 
@@ -84,7 +85,7 @@ struct Newest {
 }
 
 /// The records.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub(super) struct Scoreboard {
     records: VecDeque<Sent>,
     sacked_bytes: u64,
@@ -99,6 +100,10 @@ pub(super) struct Scoreboard {
     highest_before: u64,
     /// Reordering was seen on this connection.
     reordering: bool,
+    /// By how many segments one may be overtaken.
+    degree: u32,
+    /// Payload bytes of a full segment.
+    mss: u64,
     /// Quarters of the least round trip that a segment may be late.
     quarters: u8,
     wide_for: u8,
@@ -107,6 +112,36 @@ pub(super) struct Scoreboard {
 }
 
 impl Scoreboard {
+    /// Nothing is under way.
+    pub(super) const fn new(mss: u64) -> Self {
+        Self {
+            records: VecDeque::new(),
+            sacked_bytes: 0,
+            lost_bytes: 0,
+            sacked_count: 0,
+            again_count: 0,
+            newest: None,
+            highest: 0,
+            highest_before: 0,
+            reordering: false,
+            degree: REORDERING,
+            mss,
+            quarters: 0,
+            wide_for: 0,
+            widened_until: 0,
+        }
+    }
+
+    /// A full segment holds so many bytes of payload.
+    pub(super) const fn set_mss(&mut self, mss: u64) {
+        self.mss = mss;
+    }
+
+    /// By how many segments one may be overtaken and not be taken for lost.
+    pub(super) const fn reordering(&self) -> u32 {
+        self.degree
+    }
+
     /// Bytes in flight: neither delivered nor lost.
     pub(super) fn flying(&self) -> u64 {
         self.span() - self.sacked_bytes - self.lost_bytes
@@ -269,6 +304,9 @@ impl Scoreboard {
             delivered.once += bytes;
             delivered.rtt = Some(delivered.rtt.map_or(rtt, |other| other.min(rtt)));
             if record.end < self.highest_before {
+                let overtaken = (self.highest_before - record.start).div_ceil(self.mss.max(1));
+                let overtaken = u32::try_from(overtaken).unwrap_or(REORDERING_MAX);
+                self.degree = self.degree.max(overtaken.min(REORDERING_MAX));
                 delivered.reordered = true;
                 self.reordering = true;
             }
@@ -321,7 +359,7 @@ impl Scoreboard {
         least: Option<Duration>,
         smoothed: Option<Duration>,
     ) -> Duration {
-        if !self.reordering && (recovering || self.sacked_count >= SACKED_ENOUGH) {
+        if !self.reordering && (recovering || self.sacked_count >= self.degree as usize) {
             return Duration::ZERO;
         }
         let quarter = least.unwrap_or_default() / 4;
@@ -335,6 +373,11 @@ impl Scoreboard {
             self.quarters = self.quarters.max(1).saturating_add(1);
             self.wide_for = WIDE_FOR;
         }
+    }
+
+    /// What was taken for lost was overtaken.
+    pub(super) const fn overtaken(&mut self) {
+        self.reordering = true;
     }
 
     /// A recovery is over.

@@ -1,6 +1,8 @@
 //! What a sender tells of itself.
 #![forbid(unsafe_code)]
 
+use dmm_port::Instant;
+
 use super::Sender;
 use super::repair::Phase;
 use crate::TcpInfo;
@@ -11,9 +13,36 @@ const DISORDER: u8 = 1;
 const RECOVERY: u8 = 3;
 const LOSS: u8 = 4;
 
+/// What a sender with something to send waits for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Waits {
+    /// An acknowledgement, or its turn.
+    Us,
+    /// The peer's window.
+    Peer,
+}
+
 impl Sender {
+    /// Adds up how long it has waited, and for what.
+    pub(in crate::native::tcp) fn account(&mut self, now: Instant) {
+        if let Some((waits, since)) = self.waits {
+            self.busy += now.since(since);
+            if waits == Waits::Peer {
+                self.peer_limited += now.since(since);
+            }
+        }
+        let unsent = self.written().saturating_sub(self.next.max(1));
+        let window = self.right.saturating_sub(self.next);
+        let peer = unsent > 0
+            && window < unsent.min(self.mss)
+            && self.flying() + self.mss <= self.window.size;
+        let busy = self.una > 0 && (self.una < self.next || unsent > 0);
+        self.waits = busy.then_some((if peer { Waits::Peer } else { Waits::Us }, now));
+    }
+
     /// Adds what it knows to `info`.
-    pub(in crate::native::tcp) fn inform(&self, info: &mut TcpInfo) {
+    pub(in crate::native::tcp) fn inform(&mut self, now: Instant, info: &mut TcpInfo) {
+        self.account(now);
         let segments = |bytes: u64| u32::try_from(bytes / self.mss).unwrap_or(u32::MAX);
         let small = |count: usize| u32::try_from(count).unwrap_or(u32::MAX);
         let counts = self.board.counts();
@@ -37,6 +66,9 @@ impl Sender {
             u64::MAX => i32::MAX.unsigned_abs(),
             threshold => segments(threshold),
         };
+        info.reordering = self.board.reordering();
+        info.last.0 = now.since(self.sent_at);
+        info.busy = (self.busy, self.peer_limited);
         info.total_retrans = u32::try_from(self.sent_again).unwrap_or(u32::MAX);
         info.delivered = u32::try_from(self.delivered).unwrap_or(u32::MAX);
         info.segs_out = u32::try_from(self.sent).unwrap_or(u32::MAX);

@@ -25,6 +25,7 @@ use super::position::{number, position};
 use super::rtt::Rtt;
 use super::scoreboard::{Delivered, Scoreboard};
 use crate::native::congestion::{Ack, Algorithm, Control, Window};
+use info::Waits;
 pub(super) use output::Piece;
 use repair::{Phase, Probe, Undo};
 
@@ -165,6 +166,13 @@ pub(in crate::native) struct Sender {
     sent: u64,
     sent_again: u64,
     delivered: u64,
+    /// What it waits for, and since when.
+    waits: Option<(Waits, Instant)>,
+    busy: Duration,
+    peer_limited: Duration,
+    /// The most bytes under way in this round trip, which ends at a position.
+    flight_most: u64,
+    flight_until: u64,
 }
 
 impl Sender {
@@ -195,7 +203,7 @@ impl Sender {
             released: 0,
             records: VecDeque::new(),
             short_end: 0,
-            board: Scoreboard::default(),
+            board: Scoreboard::new(mss),
             rtt: Rtt::new(),
             window: Window::initial(mss),
             control,
@@ -213,12 +221,18 @@ impl Sender {
             sent: 0,
             sent_again: 0,
             delivered: 0,
+            waits: None,
+            busy: Duration::ZERO,
+            peer_limited: Duration::ZERO,
+            flight_most: 0,
+            flight_until: 0,
         }
     }
 
     /// The peer's SYN was taken: payload bytes of a full segment are known.
     pub(super) fn synchronized(&mut self, mss: u64) {
         self.mss = mss;
+        self.board.set_mss(mss);
         let size = if self.syn_timeouts > 1 {
             // RFC 6928 section 2: a lost SYN makes for a window of one. As Linux has it, a single loss
             // may have been chance.
@@ -330,7 +344,6 @@ impl Sender {
         self.board.begin();
         let (least, smoothed) = (self.rtt.least(), self.rtt.smoothed());
         let mut delivered = Delivered::default();
-        let flight = self.flying();
         let left_before = if self.sack { 0 } else { u64::from(self.duplicates) * self.mss };
         let mut twice = false;
         for (first, last) in ack.sacks {
@@ -373,10 +386,7 @@ impl Sender {
         self.end_probe(now, ack, twice);
         let lost = self.detect_loss(now, outcome.progress, (least, smoothed));
         self.advance_phase(now, ack, before, delivered, lost);
-        if outcome.progress
-            && self.phase == Phase::Open
-            && (self.limited || flight >= self.window.size)
-        {
+        if outcome.progress && self.phase == Phase::Open && self.is_limited() {
             let ack = Ack {
                 now,
                 // What duplicates reported is not reported again.
@@ -389,7 +399,14 @@ impl Sender {
             self.control.acknowledged(&mut self.window, &ack);
         }
         self.set_timer(now, outcome.progress || delivered.bytes > 0);
+        self.account(now);
         outcome
+    }
+
+    /// Whether the window is what holds the sender back (RFC 7661); in slow start half of it is enough,
+    /// as it doubles each round trip.
+    const fn is_limited(&self) -> bool {
+        self.limited || (self.window.is_slow_start() && self.window.size < 2 * self.flight_most)
     }
 
     /// Bytes in flight. Without SACK each duplicate acknowledgement is a segment that left the network.
@@ -495,7 +512,8 @@ impl Sender {
             return;
         }
         let timeout = now + self.rtt.timeout();
-        let tail = self.probe_after().map(|after| now + after).filter(|at| *at < timeout);
+        // RFC 8985 section 7.2: where the timeout would come sooner, the probe goes out in its place.
+        let tail = self.probe_after().map(|after| timeout.min(now + after));
         self.timer = Some(match tail {
             Some(at) => (at, Timer::Probe),
             None => (timeout, Timer::Retransmit),

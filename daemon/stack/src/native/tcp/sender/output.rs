@@ -123,13 +123,17 @@ impl Sender {
         self.records.iter().find(|end| **end > position).copied()
     }
 
-    /// Segments that go out as a train, the end of which is marked: what the window lets out in a
-    /// millisecond, and a pair at least (Linux's `tcp_tso_autosize`).
+    /// Segments that go out as a train, the end of which is marked if they are several: what the window
+    /// lets out in a millisecond, a pair at least, but no more than half a window (Linux's
+    /// `tcp_tso_autosize` and `tcp_cwnd_test`).
     pub(in crate::native) fn train(&self) -> usize {
-        let Some(round) = self.rtt.smoothed().filter(|round| !round.is_zero()) else { return 2 };
+        let half = usize::try_from(self.window.size / self.mss / 2).unwrap_or(usize::MAX).max(1);
+        let Some(round) = self.rtt.smoothed().filter(|round| !round.is_zero()) else {
+            return half.min(2);
+        };
         let rate = u128::from(self.window.size) * 2 * 1_000_000 / round.as_nanos();
         let segments = usize::try_from(rate / u128::from(self.mss)).unwrap_or(usize::MAX);
-        segments.clamp(2, TRAIN_MAX)
+        segments.clamp(2, TRAIN_MAX).min(half)
     }
 
     pub(super) fn forced_piece(&self, forced: Timer) -> Option<Piece> {
@@ -232,15 +236,18 @@ impl Sender {
             reduction.out += end - piece.start;
         }
         self.sent_at = now;
-        self.limited = self.flying() + self.mss > self.window.size;
+        let (limited, flight) = (self.flying() + self.mss > self.window.size, self.next - self.una);
+        let grows = !self.limited && flight > self.flight_most;
+        if self.una >= self.flight_until || limited || grows {
+            (self.limited, self.flight_most, self.flight_until) = (limited, flight, self.next);
+        }
         if forced == Some(Timer::Persist) {
             self.timer = Some((now + self.rtt.timeout(), Timer::Persist));
         } else {
             // RFC 8985 section 7.2: each new segment puts the probe of the tail off.
             let probes =
                 !piece.again && self.timer.is_some_and(|(_, timer)| timer != Timer::Reorder);
-            let probes =
-                probes && self.probe_after().is_some_and(|after| after < self.rtt.timeout());
+            let probes = probes && self.probe_after().is_some();
             self.set_timer(now, piece.again || forced.is_some() || probes);
         }
     }
@@ -255,6 +262,7 @@ impl Sender {
     /// Sees to it that a closed or narrow window is asked about. To be called when there was nothing
     /// to send.
     pub(in crate::native) fn watch(&mut self, now: Instant) {
+        self.account(now);
         let waits = self.queued() > 0 && self.next < self.written() && self.board.is_empty();
         if !waits || self.timer.is_some() || self.forced.is_some() {
             return;

@@ -110,6 +110,7 @@ impl Sender {
         self.window.threshold = undo.window.threshold;
         self.control.undone();
         self.board.lose_nothing();
+        self.board.overtaken();
         self.rtt.progress();
         self.phase = Phase::Open;
         self.set_timer(now, true);
