@@ -7,6 +7,7 @@ mod idle;
 mod instructions;
 mod memory;
 mod ring;
+mod stacks;
 mod traffic;
 
 use crate::bench::Effort;
@@ -32,7 +33,7 @@ pub struct Row {
 }
 
 /// All rows, in the order in which they run.
-pub const ALL: [Row; 13] = [
+pub const ALL: [Row; 14] = [
     Row {
         name: "rtt",
         about: "echo of 64 bytes over two stacks and a wire, beside kernel loopback",
@@ -62,6 +63,11 @@ pub const ALL: [Row; 13] = [
         name: "ring",
         about: "one hop of a 64-byte entry between two threads, beside a channel",
         run: ring::hops,
+    },
+    Row {
+        name: "stacks",
+        about: "the native stack beside smoltcp: a request, a byte, a connection",
+        run: stacks::side_by_side,
     },
     Row {
         name: "flood-vhost",
