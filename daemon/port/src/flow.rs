@@ -10,6 +10,7 @@
 mod parse;
 mod rss;
 
+use std::hash::{Hash, Hasher};
 use std::net::{IpAddr, SocketAddr};
 
 pub use parse::{message, parse};
@@ -20,12 +21,32 @@ pub use rss::{
 /// The two ends of a TCP or UDP exchange, as the receiver of a frame sees them.
 ///
 /// Both ends are of one address family; `parse` makes no others.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Flow {
     /// The receiver's end: the frame's destination.
     pub local: SocketAddr,
     /// The sender's end: the frame's source.
     pub remote: SocketAddr,
+}
+
+/// In few and long words, as each segment's flow is looked for.
+impl Hash for Flow {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        match (self.local.ip(), self.remote.ip()) {
+            (IpAddr::V4(local), IpAddr::V4(remote)) => {
+                state.write_u64(u64::from(local.to_bits()) << 32 | u64::from(remote.to_bits()));
+            }
+            (local, remote) => {
+                for ip in [local, remote] {
+                    match ip {
+                        IpAddr::V4(ip) => state.write_u32(ip.to_bits()),
+                        IpAddr::V6(ip) => state.write_u128(ip.to_bits()),
+                    }
+                }
+            }
+        }
+        state.write_u32(u32::from(self.local.port()) << 16 | u32::from(self.remote.port()));
+    }
 }
 
 impl Flow {

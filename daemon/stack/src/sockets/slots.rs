@@ -96,7 +96,7 @@ impl<C> Slots<C> {
     /// Takes a socket out of the table.
     pub(crate) fn remove(&mut self, index: SlotIndex) -> Option<Slot<C>> {
         let slot = self.slots[index.0 as usize].take()?;
-        self.wake_at(index, None);
+        self.forget_wake(index);
         self.free.push(index);
         Some(slot)
     }
@@ -188,18 +188,24 @@ impl<C> Slots<C> {
         self.dirty.len()
     }
 
-    /// Sets when to serve a socket if nothing else happens.
+    /// Sets when to serve a socket if nothing else happens: then at the latest. A time that was set
+    /// before and comes sooner stays, since most are put off again and again before they come; who is
+    /// served too soon says anew when.
     pub(crate) fn wake_at(&mut self, index: SlotIndex, wake: Option<Instant>) {
-        let wakes = &mut self.wakes[index.0 as usize];
-        if *wakes == wake {
+        let Some(wake) = wake else { return };
+        let at = &mut self.wakes[index.0 as usize];
+        if at.is_some_and(|before| before <= wake) {
             return;
         }
-        if let Some(before) = wakes.take() {
+        if let Some(before) = at.replace(wake) {
             self.timers.remove(&(before, index));
         }
-        *wakes = wake;
-        if let Some(wake) = wake {
-            self.timers.insert((wake, index));
+        self.timers.insert((wake, index));
+    }
+
+    fn forget_wake(&mut self, index: SlotIndex) {
+        if let Some(at) = self.wakes[index.0 as usize].take() {
+            self.timers.remove(&(at, index));
         }
     }
 
@@ -215,7 +221,7 @@ impl<C> Slots<C> {
             if wake > now {
                 return;
             }
-            self.wake_at(index, None);
+            self.forget_wake(index);
             self.mark(index);
         }
     }
