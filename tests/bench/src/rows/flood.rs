@@ -24,14 +24,14 @@ const PORT: u16 = 4000;
 const FRAME_BYTES: u32 = 64;
 
 #[derive(Clone, Copy)]
-enum Wire {
+pub(super) enum Wire {
     VhostUser,
     Memif,
 }
 
 impl Wire {
     /// The end that listens at a socket in `folder`.
-    fn listening(self, folder: &TempDir) -> String {
+    pub(super) fn listening(self, folder: &TempDir) -> String {
         let socket = folder.path().join("port").display().to_string();
         match self {
             Self::VhostUser => format!("net_vhost0,iface={socket}"),
@@ -40,7 +40,7 @@ impl Wire {
     }
 
     /// The end that connects there.
-    fn coming(self, folder: &TempDir) -> String {
+    pub(super) fn coming(self, folder: &TempDir) -> String {
         let socket = folder.path().join("port").display().to_string();
         match self {
             Self::VhostUser => {
