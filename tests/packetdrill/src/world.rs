@@ -27,8 +27,8 @@ const GATEWAY_MAC: [u8; 6] = [2, 0, 0, 0, 0, 2];
 const ETHERNET_BYTES: usize = 14;
 /// Turns at one point in time before the stack is taken to spin.
 const TURNS_AT_ONCE: u32 = 10_000;
-/// Chunks for all sockets: 256 MiB.
-const CHUNKS: u32 = 16_384;
+/// Chunks for all sockets: 16 MiB.
+const CHUNKS: u32 = 1024;
 
 /// The stack and what is around it.
 pub struct World {

@@ -104,13 +104,12 @@ impl Acks {
         }
     }
 
-    /// A segment took one along, with payload or alone.
-    pub(super) fn sent(&mut self, now: Instant, payload: bool) {
+    /// A segment took one along, perhaps with payload, or was `bare`.
+    pub(super) fn sent(&mut self, now: Instant, payload: bool, bare: bool) {
         if payload {
             self.chatty |= self.heard_at.is_some_and(|at| now.since(at) < DELAY);
-        } else {
-            self.quick = self.quick.saturating_sub(1);
         }
+        self.quick = self.quick.saturating_sub(u8::from(bare));
         (self.due, self.segments) = (Due::Nothing, 0);
     }
 }

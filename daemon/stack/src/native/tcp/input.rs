@@ -187,6 +187,7 @@ impl Connection {
         }
         let mut arrival = Arrival::Taken;
         let Some(position) = self.sender.position(segment.acknowledgement) else {
+            self.object(now, false);
             return Ok(Arrival::Implausible);
         };
         if self.state == State::SynReceived {

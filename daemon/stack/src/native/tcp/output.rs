@@ -27,6 +27,8 @@ pub(in super::super) enum Next {
     Acknowledgement,
     /// A question for a sign of life: an old number, which makes the peer answer.
     KeepAlive,
+    /// The same, for its window.
+    WindowProbe,
 }
 
 /// What went out before in the same turn.
@@ -79,6 +81,9 @@ impl Connection {
             piece.push |= piece.ends_train && (!piece.again || burst.end == Some(piece.start));
             return Some(Next::Piece(piece));
         }
+        if self.sender.asks_for_window() {
+            return Some(Next::WindowProbe);
+        }
         if self.acks.is_due() {
             return Some(Next::Acknowledgement);
         }
@@ -109,7 +114,7 @@ impl Connection {
                 }
                 return Ok(segment);
             }
-            Next::KeepAlive => {
+            Next::KeepAlive | Next::WindowProbe => {
                 segment.sequence = self.sender.number(self.sender.una.saturating_sub(1));
             }
             Next::Acknowledgement => {}
@@ -159,6 +164,7 @@ impl Connection {
                 return;
             }
             Next::KeepAlive => self.keep_alive_due = false,
+            Next::WindowProbe => self.sender.asked_for_window(now),
             Next::Acknowledgement => {}
             Next::Piece(piece) => {
                 self.sender.sent(now, piece);
@@ -172,7 +178,7 @@ impl Connection {
             }
         }
         self.receiver.acknowledged = self.receiver.next;
-        self.acks.sent(now, next.len() > 0);
+        self.acks.sent(now, next.len() > 0, *next == Next::Acknowledgement);
     }
 }
 

@@ -26,6 +26,7 @@ const DELAY: Duration = Duration::from_millis(10);
 /// What is on its way.
 enum Packet {
     Segment { piece: Piece, number: u32, payload: Vec<u8>, stamp: Instant },
+    Question { stamp: Instant },
     Answer { number: u32, window: u16, sacks: Sacks, echo: Instant },
 }
 
@@ -141,6 +142,10 @@ impl Path {
                 self.post(self.now + DELAY + late, packet);
             }
         }
+        if self.sender.asks_for_window() {
+            self.sender.asked_for_window(self.now);
+            self.post(self.now + DELAY, Packet::Question { stamp: self.now });
+        }
         self.sender.watch(self.now);
     }
 
@@ -181,6 +186,7 @@ impl Path {
                 }
                 self.answer(stamp);
             }
+            Packet::Question { stamp } => self.answer(stamp),
             Packet::Answer { number, window, sacks, echo } => {
                 let position = self.sender.position(number).expect("a position");
                 assert!(position <= self.sender.next);

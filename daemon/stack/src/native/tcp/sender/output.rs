@@ -153,9 +153,10 @@ impl Sender {
                 let first = self.board.first()?;
                 Some(self.piece(first.start, (first.end - first.start).min(self.mss), true))
             }
-            // A byte beyond the window, or as much as fits into it.
+            // A closed window is asked about without a byte.
+            _ if self.right <= self.next => None,
             _ if unsent > 0 => {
-                let window = self.right.saturating_sub(self.next).max(1);
+                let window = self.right - self.next;
                 let mut piece = self.piece(self.next, unsent.min(self.mss).min(window), false);
                 piece.push |= piece.end() >= written;
                 Some(piece)
@@ -250,6 +251,19 @@ impl Sender {
             let probes = probes && self.probe_after().is_some();
             self.set_timer(now, piece.again || forced.is_some() || probes);
         }
+    }
+
+    /// Whether the peer is to be asked about its window, which is closed, by a segment that it has to
+    /// answer (RFC 9293 section 3.8.6.1; as on Linux without a byte, which it would throw away).
+    pub(in crate::native) fn asks_for_window(&self) -> bool {
+        let closed = self.right <= self.next && self.una == self.next;
+        closed && self.forced == Some(Timer::Persist)
+    }
+
+    /// That was sent.
+    pub(in crate::native) fn asked_for_window(&mut self, now: Instant) {
+        self.forced = None;
+        self.timer = Some((now + self.rtt.timeout(), Timer::Persist));
     }
 
     /// After an idle time the window is the initial one again, as what it learned is old (RFC 5681

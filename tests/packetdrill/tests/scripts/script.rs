@@ -1,0 +1,163 @@
+//! The language of scripts: a subset of packetdrill's.
+//!
+//! ```text
+//!   // a comment
+//!   TIME CALL(argument, ...) = RESULT [ERRNO (...)]
+//!   TIME < FLAGS FIRST:LAST(LENGTH) [ack N] [win N] [<option, ...>]
+//!   TIME > FLAGS FIRST:LAST(LENGTH) [ack N] [win N] [<option, ...>]
+//! ```
+//!
+//! `TIME` is `0.5`, `+.5`, or `+.3~+.4`, seconds since the beginning or the event before.
+
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail, ensure};
+
+use crate::packet::{Option_, Segment};
+
+/// What happens at a time.
+#[derive(Debug)]
+pub enum What {
+    /// A system call: its name, arguments, result and perhaps errno's name.
+    Call { name: String, arguments: Vec<String>, result: i64, errno: Option<String> },
+    /// A segment comes.
+    In(Segment),
+    /// A segment goes.
+    Out(Segment),
+}
+
+/// A line of a script.
+#[derive(Debug)]
+pub struct Event {
+    pub line: usize,
+    /// Since the beginning, or the event before.
+    pub at: Time,
+    /// How much later it may be.
+    pub slack: Duration,
+    pub what: What,
+}
+
+/// When.
+#[derive(Clone, Copy, Debug)]
+pub enum Time {
+    Absolute(Duration),
+    Relative(Duration),
+}
+
+/// Reads a script.
+pub fn parse(text: &str) -> Result<Vec<Event>> {
+    let mut events = Vec::new();
+    for (number, line) in text.lines().enumerate() {
+        let line = line.split("//").next().unwrap_or_default().trim();
+        if !line.is_empty() {
+            let event =
+                parse_line(number + 1, line).with_context(|| format!("line {}", number + 1))?;
+            events.push(event);
+        }
+    }
+    Ok(events)
+}
+
+fn parse_line(line: usize, text: &str) -> Result<Event> {
+    let (time, rest) = text.split_once(char::is_whitespace).context("no event")?;
+    let rest = rest.trim();
+    let (at, slack) = parse_time(time)?;
+    let what = if let Some(segment) = rest.strip_prefix('<') {
+        What::In(parse_segment(segment.trim())?)
+    } else if let Some(segment) = rest.strip_prefix('>') {
+        What::Out(parse_segment(segment.trim())?)
+    } else {
+        parse_call(rest)?
+    };
+    Ok(Event { line, at, slack, what })
+}
+
+fn seconds(text: &str) -> Result<Duration> {
+    let number: f64 = text.parse().with_context(|| format!("{text:?} is no time"))?;
+    Ok(Duration::from_secs_f64(number))
+}
+
+fn parse_time(text: &str) -> Result<(Time, Duration)> {
+    if let Some((from, to)) = text.split_once('~') {
+        let plain = |text: &str| seconds(text.strip_prefix('+').unwrap_or(text));
+        let (from, to) = (plain(from)?, plain(to)?);
+        return Ok((
+            Time::Relative(from),
+            to.checked_sub(from).context("a range ends before it begins")?,
+        ));
+    }
+    let at = match text.strip_prefix('+') {
+        Some(text) => Time::Relative(seconds(text)?),
+        None => Time::Absolute(seconds(text)?),
+    };
+    Ok((at, Duration::ZERO))
+}
+
+fn parse_call(text: &str) -> Result<What> {
+    let (name, rest) = text.split_once('(').context("no call")?;
+    let (arguments, result) = rest
+        .rsplit_once(") = ")
+        .or_else(|| {
+            // errno's text stands in parentheses as well.
+            rest.find(") = ").map(|at| (&rest[..at], &rest[at + 4..]))
+        })
+        .context("no result")?;
+    let arguments = arguments.split(',').map(|argument| argument.trim().to_owned()).collect();
+    let mut words = result.split_whitespace();
+    let number = words.next().context("no result")?;
+    let result = number.parse().with_context(|| format!("{number:?} is no result"))?;
+    let errno = words.next().map(str::to_owned);
+    Ok(What::Call { name: name.trim().to_owned(), arguments, result, errno })
+}
+
+fn parse_segment(text: &str) -> Result<Segment> {
+    let (head, options) = match text.split_once('<') {
+        Some((head, options)) => {
+            (head, parse_options(options.strip_suffix('>').context("options without an end")?)?)
+        }
+        None => (text, Vec::new()),
+    };
+    let mut words = head.split_whitespace();
+    let flags = words.next().context("no flags")?.to_owned();
+    ensure!(flags.chars().all(|flag| "SFRP.UEC".contains(flag)), "flags {flags:?}");
+    let numbers = words.next().context("no numbers")?;
+    let (first, rest) = numbers.split_once(':').context("no first number")?;
+    let (last, len) = rest.split_once('(').context("no last number")?;
+    let len: u32 = len.strip_suffix(')').context("no length")?.parse()?;
+    let (first, last): (u32, u32) = (first.parse()?, last.parse()?);
+    ensure!(last.wrapping_sub(first) == len, "{first}:{last} is not {len} bytes");
+    let (mut ack, mut window) = (None, None);
+    while let Some(word) = words.next() {
+        let value = words.next().with_context(|| format!("{word} of what?"))?;
+        match word {
+            "ack" => ack = Some(value.parse()?),
+            "win" => window = Some(value.parse()?),
+            _ => bail!("{word:?} is unknown"),
+        }
+    }
+    Ok(Segment { flags, first, len, ack, window, options })
+}
+
+fn parse_options(text: &str) -> Result<Vec<Option_>> {
+    let mut options = Vec::new();
+    for option in text.split(',').map(str::trim) {
+        let words: Vec<_> = option.split_whitespace().collect();
+        options.push(match words[..] {
+            ["mss", bytes] => Option_::Mss(bytes.parse()?),
+            ["wscale", shift] => Option_::Scale(shift.parse()?),
+            ["nop"] => Option_::Nop,
+            ["eol"] => Option_::End,
+            ["sackOK"] => Option_::SackPermitted,
+            ["TS", "val", value, "ecr", echo] => Option_::Stamps(value.parse()?, echo.parse()?),
+            ["sack", ref ranges @ ..] => {
+                let range = |text: &&str| -> Result<(u32, u32)> {
+                    let (first, last) = text.split_once(':').context("no range")?;
+                    Ok((first.parse()?, last.parse()?))
+                };
+                Option_::Sack(ranges.iter().map(range).collect::<Result<_>>()?)
+            }
+            _ => bail!("option {option:?} is unknown"),
+        });
+    }
+    Ok(options)
+}
