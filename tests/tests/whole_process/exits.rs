@@ -1,5 +1,5 @@
 //! Processes that end while eight of their threads are inside calls of the library: none crashes or
-//! hangs, and nothing of them stays in the daemon. 1,500 of them (CI; `DMM_TEST_EXITS` for more).
+//! hangs, and nothing of them stays in the daemon. 10,000 of them (`DMM_TEST_EXITS` for another number).
 
 use std::os::unix::process::ExitStatusExt;
 use std::process::{Command, Stdio};
@@ -13,7 +13,7 @@ use crate::matrix::size;
 
 #[test]
 fn exits_inside_calls_leave_nothing_behind() {
-    let exits = size("DMM_TEST_EXITS", 1_500);
+    let exits = size("DMM_TEST_EXITS", 10_000);
     let lab = Lab::new(PortKind::Tap, 2);
     let idle = lab.holdings();
     let installed = Installed::new();
