@@ -7,9 +7,12 @@
 use std::net::IpAddr;
 use std::time::Duration;
 
-use dmm_port::{Instant, TxBurst, flow};
+use dmm_port::flow::{self, Flow, Message};
+use dmm_port::{Instant, TxBurst};
+use nix::errno::Errno;
 
 use super::NativeStack;
+use super::tcp::Trouble;
 use crate::ip::fragment::Packet;
 use crate::ip::neighbours::Purpose;
 use crate::ip::net::is_unicast;
@@ -59,6 +62,39 @@ impl Allowance {
         self.left -= u32::from(one);
         one
     }
+}
+
+/// What an error says, and the number of the segment that it is about.
+fn trouble(message: &Message<'_>) -> Option<(u32, Trouble)> {
+    let (head, quoted) = message.bytes.split_at_checked(HEADER_BYTES)?;
+    let trouble = match (message.source, head[0], head[1]) {
+        // RFC 1191 section 4: a router that does not say is older than that.
+        (IpAddr::V4(_), 3, 4) => match u16::from_be_bytes([head[6], head[7]]) {
+            0 => return None,
+            mtu => Trouble::TooBig(mtu),
+        },
+        (IpAddr::V6(_), 2, 0) => {
+            let mtu = u32::from_be_bytes([head[4], head[5], head[6], head[7]]);
+            Trouble::TooBig(u16::try_from(mtu).unwrap_or(u16::MAX))
+        }
+        // As Linux has it (`icmp_err_convert`, `icmpv6_err_convert`).
+        (IpAddr::V4(_), 3, 0 | 6 | 9 | 11) | (IpAddr::V6(_), 1, 0) => {
+            Trouble::Unreachable(Errno::ENETUNREACH)
+        }
+        (IpAddr::V4(_), 3, 2) => Trouble::Unreachable(Errno::ENOPROTOOPT),
+        (IpAddr::V4(_), 3, 3) | (IpAddr::V6(_), 1, 4) => Trouble::Unreachable(Errno::ECONNREFUSED),
+        (IpAddr::V6(_), 1, 1 | 5 | 6) => Trouble::Unreachable(Errno::EACCES),
+        (_, 3, _) | (IpAddr::V6(_), 1, _) => Trouble::Unreachable(Errno::EHOSTUNREACH),
+        (IpAddr::V4(_), 11, _) => Trouble::Unreachable(Errno::EHOSTUNREACH),
+        _ => return None,
+    };
+    let header = match message.source {
+        IpAddr::V4(_) => usize::from(quoted.first()? & 0x0f) * 4,
+        IpAddr::V6(_) => 40,
+    };
+    // Both ports, then the number (RFC 9293 section 3.1).
+    let sequence = quoted.get(header + 4..)?.first_chunk()?;
+    Some((u32::from_be_bytes(*sequence), trouble))
 }
 
 impl NativeStack {
@@ -113,6 +149,21 @@ impl NativeStack {
         error.extend_from_slice(&quoted[..quoted.len().min(most - HEADER_BYTES)]);
         self.send_icmp(now, tx, (from, to), &mut error);
         self.scratch = error;
+    }
+
+    /// Takes an error about a segment of ours.
+    pub(super) fn receive_trouble(&mut self, frame: &[u8], flow: Flow) {
+        let trouble = flow::message(frame).and_then(|message| trouble(&message));
+        let index = self.sockets.of_flow(&flow);
+        let (Some((sequence, trouble)), Some(index)) = (trouble, index) else {
+            self.link.counters.drop_icmp_error += 1;
+            return;
+        };
+        let Some(connection) = self.sockets.slots.connection(index) else { return };
+        if let Some(errno) = connection.told(sequence, trouble) {
+            self.sockets.failed(index, errno);
+        }
+        self.sockets.slots.mark(index);
     }
 
     /// Sends a message, whose checksum is written here.

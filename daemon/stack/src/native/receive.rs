@@ -5,7 +5,7 @@
 //! its listener's backlog.
 #![forbid(unsafe_code)]
 
-use dmm_port::flow::{self, Flow, Traffic};
+use dmm_port::flow::{self, Flow, Traffic, Transport};
 use dmm_port::{Instant, RxChecksum, RxFrame, TxBurst};
 
 use super::NativeStack;
@@ -39,6 +39,9 @@ impl NativeStack {
                 if let Some(learned) = self.link.hear_neighbour(now, bytes, tx) {
                     self.sockets.wake_waiting(learned);
                 }
+            }
+            Traffic::IcmpError { embedded: Some((Transport::Tcp, flow)) } => {
+                self.receive_trouble(bytes, flow);
             }
             Traffic::IcmpError { .. } => self.link.counters.drop_icmp_error += 1,
             Traffic::Malformed => self.link.counters.drop_malformed += 1,

@@ -16,7 +16,7 @@ counters! {
     resets = "tcp.reset_by_peer",
     /// Connections given up because the peer did not answer.
     timeouts = "tcp.timed_out",
-    /// Connection attempts that the peer refused.
+    /// Connection attempts that the peer refused, or that somebody on the way said to be in vain.
     refused = "tcp.refused",
     /// SYNs for a listener whose backlog is full.
     drop_backlog = "drop.tcp_backlog_full",

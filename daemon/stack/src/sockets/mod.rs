@@ -251,10 +251,14 @@ impl<C: Connection> Sockets<C> {
 
     /// The peer refused a connection of ours.
     pub(crate) fn refused(&mut self, index: SlotIndex) {
+        self.failed(index, Errno::ECONNREFUSED);
+    }
+
+    /// A connection of ours cannot be.
+    pub(crate) fn failed(&mut self, index: SlotIndex, errno: Errno) {
         self.counters.refused += 1;
         if let Some(socket) = self.owner_of(index) {
-            let result = Err(Errno::ECONNREFUSED);
-            self.events.push(Event::Connected { socket, result });
+            self.events.push(Event::Connected { socket, result: Err(errno) });
         }
     }
 

@@ -6,6 +6,7 @@ mod ending;
 mod forged;
 mod fragments;
 mod hostile;
+mod icmp;
 mod memory;
 mod neighbours;
 mod network;

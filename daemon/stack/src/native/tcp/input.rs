@@ -8,15 +8,31 @@ use std::time::Duration;
 
 use dmm_port::Instant;
 use dmm_proto::Breach;
+use nix::errno::Errno;
 
 use super::sender::Acknowledgement;
 use super::{Connection, MSS_DEFAULT_V4, MSS_DEFAULT_V6, STAMPS_BYTES, State, TIME_WAIT};
-use crate::native::segment::{Segment, flag};
+use crate::ip::packet::ip_bytes;
+use crate::native::segment::{HEADER_BYTES, Segment, flag};
 use crate::sockets::Owner;
 
 /// Answers to segments without payload whose numbers do not fit may follow each other by no less, as
 /// Linux has it (`tcp_invalid_ratelimit`): two ends that find each other implausible go on for ever.
 const CHALLENGE_EVERY: Duration = Duration::from_millis(500);
+
+/// Paths carry so much at least, whatever somebody says: what Linux believes (`ip_rt_min_pmtu`), and RFC 8200
+/// section 5.
+const MTU_LEAST_V4: usize = 552;
+const MTU_LEAST_V6: usize = 1280;
+
+/// What an ICMP error says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in super::super) enum Trouble {
+    /// The segment was longer than the path carries: so many bytes in a packet.
+    TooBig(u16),
+    /// It did not get there.
+    Unreachable(Errno),
+}
 
 /// What a segment led to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -334,6 +350,36 @@ impl Connection {
         self.challenged_at = Some(now);
         self.acks.at_once();
         true
+    }
+
+    /// A router or the peer's host says that a segment of ours did not get there (RFC 5461). Whoever says
+    /// so must know a number that is under way (RFC 5927 section 4.1). Returns what ends the attempt to
+    /// connect.
+    pub(in super::super) fn told(&mut self, sequence: u32, trouble: Trouble) -> Option<Errno> {
+        let position = self.sender.position_sent(sequence)?;
+        if !(self.sender.una..self.sender.next).contains(&position) {
+            return None;
+        }
+        match trouble {
+            Trouble::TooBig(mtu) => {
+                let remote = self.flow.remote.ip();
+                let mtu = usize::from(mtu).max(if remote.is_ipv4() {
+                    MTU_LEAST_V4
+                } else {
+                    MTU_LEAST_V6
+                });
+                let overhead = if self.stamps.on { STAMPS_BYTES } else { 0 };
+                let bytes = mtu - ip_bytes(remote) - HEADER_BYTES;
+                self.sender.shrink(bytes as u64 - overhead);
+                None
+            }
+            // RFC 1122 section 4.2.3.9: an established connection goes on trying.
+            Trouble::Unreachable(errno) if self.state == State::SynSent => {
+                self.state = State::Closed;
+                Some(errno)
+            }
+            Trouble::Unreachable(_) => None,
+        }
     }
 
     /// The peer said something.

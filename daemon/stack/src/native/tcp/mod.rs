@@ -44,7 +44,7 @@ use crate::sockets::options::Options;
 use crate::sockets::room::Room;
 use crate::sockets::{HALF_OPEN_LIFE, Moved, NEIGHBOUR_PATIENCE, Owner};
 use acks::Acks;
-pub(super) use input::Arrival;
+pub(super) use input::{Arrival, Trouble};
 pub(super) use output::{Burst, answer_to_stray, write_segment};
 use receiver::Receiver;
 pub(super) use sender::Repairs;

@@ -211,7 +211,8 @@ impl Scoreboard {
 
     /// Notes that the bytes from `start` to `end`, within one record, were sent again.
     pub(super) fn sent_again(&mut self, now: Instant, start: u64, end: u64) {
-        // A segment that was received in part is not taken for received, as a peer keeps whole ones.
+        self.cut(start);
+        self.cut(end);
         let from = self.find(start);
         for record in self.records.range_mut(from..).take_while(|record| record.end <= end) {
             if record.mark == Mark::Lost {
@@ -402,6 +403,18 @@ impl Scoreboard {
                 self.lost_bytes += record.end - record.start;
             }
             if record.mark == Mark::Lost {
+                self.again_count -= usize::from(std::mem::take(&mut record.again));
+            }
+        }
+    }
+
+    /// Takes for lost what is longer than `mss`: the path does not carry it.
+    pub(super) fn lose_longer(&mut self, mss: u64) {
+        for record in &mut self.records {
+            let len = record.end - record.start;
+            if record.mark == Mark::Flying && len > mss {
+                record.mark = Mark::Lost;
+                self.lost_bytes += len;
                 self.again_count -= usize::from(std::mem::take(&mut record.again));
             }
         }

@@ -243,6 +243,16 @@ impl Sender {
         self.window = Window { size, threshold: u64::MAX, mss };
     }
 
+    /// The path carries segments of `mss` bytes at most. What is longer is sent again in parts, which is
+    /// no sign of congestion (RFC 1191 section 6.4).
+    pub(super) fn shrink(&mut self, mss: u64) {
+        if mss < self.mss {
+            (self.mss, self.window.mss) = (mss, mss);
+            self.board.set_mss(mss);
+            self.board.lose_longer(mss);
+        }
+    }
+
     /// The peer shows that it did not get our answer: what was sent first is to be sent again.
     pub(super) fn repeat_first(&mut self) {
         self.board.lose_first();
@@ -275,6 +285,11 @@ impl Sender {
     /// The number of the next segment.
     pub(super) const fn number(&self, at: u64) -> u32 {
         number(self.initial, at)
+    }
+
+    /// The position of a number of ours.
+    pub(super) fn position_sent(&self, sequence: u32) -> Option<u64> {
+        position(self.initial, self.una, sequence)
     }
 
     /// The position that an acknowledgement stands for.
