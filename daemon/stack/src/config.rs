@@ -56,6 +56,29 @@ pub struct TcpConfig {
     /// Seconds of silence before the peer is asked for a sign of life, on sockets that do not choose
     /// for themselves (RFC 9293 section 3.8.4). `None`: never.
     pub keepalive_s: Option<u32>,
+    /// What it may do about loss.
+    pub features: Features,
+}
+
+/// Parts of TCP that can be left out, of the kind `native`: to see what they are good for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[allow(clippy::struct_excessive_bools, reason = "each stands for a standard of its own")]
+pub struct Features {
+    /// Selective acknowledgements (RFC 2018).
+    pub sack: bool,
+    /// Loss by time, and probes of the tail (RFC 8985); else by three segments beyond (RFC 6675).
+    pub rack: bool,
+    /// Retransmissions in proportion to what arrives (RFC 6937); else as the window allows.
+    pub prr: bool,
+    /// Whether a timeout was needed (RFC 5682).
+    pub frto: bool,
+    /// Segments older than what was received are dropped (RFC 7323 section 5).
+    pub paws: bool,
+}
+
+impl Features {
+    /// All of them.
+    pub const ALL: Self = Self { sack: true, rack: true, prr: true, frto: true, paws: true };
 }
 
 /// UDP's tuning.

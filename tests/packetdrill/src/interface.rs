@@ -5,7 +5,7 @@
     reason = "each block reads or writes what one system call's arguments point to"
 )]
 
-use std::ffi::{c_char, c_int, c_long, c_longlong, c_ulong, c_void};
+use std::ffi::{CStr, c_char, c_int, c_long, c_longlong, c_ulong, c_void};
 use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -88,10 +88,16 @@ const PATIENCE: Duration = Duration::from_secs(600);
 
 /// One world a process: packetdrill plays one script.
 static WORLD: Mutex<Option<World>> = Mutex::new(None);
+/// Parts of TCP that the stack is to be without: `--so_flags` of packetdrill, names with commas between.
+static WITHOUT: Mutex<String> = Mutex::new(String::new());
 /// Something happened that a blocked call may wait for.
 static NEWS: Condvar = Condvar::new();
 /// A blocked call has looked at it.
 static LOOKED: Condvar = Condvar::new();
+
+fn new_world() -> World {
+    World::new(&WITHOUT.lock().unwrap_or_else(PoisonError::into_inner))
+}
 
 fn lock() -> MutexGuard<'static, Option<World>> {
     WORLD.lock().unwrap_or_else(PoisonError::into_inner)
@@ -105,7 +111,7 @@ fn with<T>(work: impl FnOnce(&mut World) -> T) -> T {
     while world.as_ref().is_some_and(|world| world.returning.is_some_and(|other| other != me)) {
         world = LOOKED.wait(world).unwrap_or_else(PoisonError::into_inner);
     }
-    let inside = world.get_or_insert_with(World::new);
+    let inside = world.get_or_insert_with(new_world);
     let result = work(inside);
     inside.to_look = inside.blocked;
     NEWS.notify_all();
@@ -128,7 +134,7 @@ fn until_done<T>(
     let mut world = lock();
     let mut blocked = false;
     loop {
-        let inside = world.get_or_insert_with(World::new);
+        let inside = world.get_or_insert_with(new_world);
         let waits = inside.get(fd).is_ok_and(|socket| !socket.nonblocking);
         let result = work(inside);
         let goes_on = !waits || !matches!(result, Err(Errno::EAGAIN));
@@ -582,11 +588,11 @@ unsafe extern "C" fn poll(_: User, fds: *mut pollfd, count: nfds_t, timeout: c_i
     // SAFETY: as poll(2) has it.
     let fds = unsafe { slice::from_raw_parts_mut(fds, count as usize) };
     let mut world = lock();
-    let inside = world.get_or_insert_with(World::new);
+    let inside = world.get_or_insert_with(new_world);
     let until =
         inside.now + Duration::from_millis(u64::try_from(timeout).unwrap_or(u64::MAX >> 20));
     loop {
-        let inside = world.get_or_insert_with(World::new);
+        let inside = world.get_or_insert_with(new_world);
         let mut ready = 0;
         for entry in fds.iter_mut() {
             let always = libc::POLLERR | libc::POLLHUP | libc::POLLNVAL;
@@ -708,12 +714,23 @@ extern "C" fn splice(
     answer::<i32>(Err(Errno::ENOSYS))
 }
 
-/// Fills packetdrill's table.
+/// Fills packetdrill's table. `flags` may name parts of TCP to be without: `sack`, `rack`, `prr`, `frto`,
+/// `paws`, with commas between.
 ///
 /// # Safety
-/// `interface` points to one.
+/// `flags` is null or a string, and `interface` points to a table.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn packetdrill_interface_init(_: *const c_char, interface: *mut Interface) {
+pub unsafe extern "C" fn packetdrill_interface_init(
+    flags: *const c_char,
+    interface: *mut Interface,
+) {
+    let without = if flags.is_null() {
+        String::new()
+    } else {
+        // SAFETY: by the caller's word.
+        unsafe { CStr::from_ptr(flags) }.to_string_lossy().into_owned()
+    };
+    *WITHOUT.lock().unwrap_or_else(PoisonError::into_inner) = without;
     let table = Interface {
         userdata: ptr::null_mut(),
         free,

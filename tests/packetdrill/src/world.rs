@@ -11,7 +11,9 @@ use std::time::Duration;
 
 use dmm_port::wire::{WireConfig, WirePort};
 use dmm_port::{Instant, Port, RxChecksum, RxFrame, RxQueue, TxQueue};
-use dmm_stack::config::{Congestion, Neighbour, Prefix, Route, StackConfig, TcpConfig, UdpConfig};
+use dmm_stack::config::{
+    Congestion, Features, Neighbour, Prefix, Route, StackConfig, TcpConfig, UdpConfig,
+};
 use dmm_stack::pair::Quota;
 use dmm_stack::{Event, Request, SocketId, Stack, TcpInfo};
 use nix::errno::Errno;
@@ -54,8 +56,17 @@ pub struct World {
 }
 
 impl World {
-    /// A stack without sockets, at a time that no script notices to be virtual.
-    pub fn new() -> Self {
+    /// A stack without sockets, and without the parts of TCP whose names stand in `without`, at a time
+    /// that no script notices to be virtual.
+    pub fn new(without: &str) -> Self {
+        let has = |part| !without.split(',').any(|name| name == part);
+        let features = Features {
+            sack: has("sack"),
+            rack: has("rack"),
+            prr: has("prr"),
+            frto: has("frto"),
+            paws: has("paws"),
+        };
         let config = StackConfig {
             mac: OWN_MAC,
             mtu: 1500,
@@ -72,6 +83,7 @@ impl World {
                 congestion: Congestion::Cubic,
                 user_timeout_s: 900,
                 keepalive_s: None,
+                features,
             },
             udp: UdpConfig { rx_buffer: 1 << 18, tx_buffer: 1 << 18 },
             sockets_max: 4096,

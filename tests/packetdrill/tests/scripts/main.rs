@@ -27,23 +27,55 @@ fn scripts(folder: &Path, found: &mut Vec<PathBuf>) {
     }
 }
 
-/// `DMM_TEST_SCRIPT` plays those alone whose path holds it.
-#[test]
-fn every_script_is_played_without_a_difference() {
+/// Plays all scripts whose path holds `wanted`, without a part of TCP. Returns those that found a difference,
+/// and which, and how many were played.
+fn play_all(wanted: &str, without: &str) -> (Vec<(String, String)>, usize) {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("scripts");
-    let wanted = std::env::var("DMM_TEST_SCRIPT").unwrap_or_default();
     let mut found = Vec::new();
     scripts(&folder, &mut found);
-    found.retain(|path| path.to_string_lossy().contains(&wanted));
+    found.retain(|path| path.to_string_lossy().contains(wanted));
     assert!(!found.is_empty(), "no script's path holds {wanted:?}");
     let mut failed = Vec::new();
     for path in &found {
-        let name = path.strip_prefix(&folder).expect("below it").display();
+        let name = path.strip_prefix(&folder).expect("below it").display().to_string();
         let text = fs::read_to_string(path).expect("a script");
-        if let Err(error) = script::parse(&text).and_then(|events| player::play(&events)) {
-            failed.push(format!("{name}: {error:#}"));
+        let played = script::parse(&text).and_then(|events| player::play(&events, without));
+        if let Err(error) = played {
+            failed.push((name, format!("{error:#}")));
         }
     }
-    assert!(failed.is_empty(), "{} of {}:\n{}", failed.len(), found.len(), failed.join("\n"));
-    println!("{} scripts", found.len());
+    (failed, found.len())
+}
+
+/// `DMM_TEST_SCRIPT` plays those alone whose path holds it.
+#[test]
+fn every_script_is_played_without_a_difference() {
+    let wanted = std::env::var("DMM_TEST_SCRIPT").unwrap_or_default();
+    let (failed, count) = play_all(&wanted, "");
+    let failed: Vec<_> = failed.iter().map(|(name, why)| format!("{name}: {why}")).collect();
+    assert!(failed.is_empty(), "{} of {count}:\n{}", failed.len(), failed.join("\n"));
+    println!("{count} scripts");
+}
+
+/// What each part of TCP is good for: these scripts, at least, need it.
+#[test]
+fn without_a_part_the_scripts_that_need_it_find_differences() {
+    for (part, needing) in [
+        ("sack", &["rfc2018/what-came-last-is-told-first.pkt"][..]),
+        (
+            "rack",
+            &[
+                "rfc8985/one-sacked-segment-shows-a-loss-after-a-quarter-round-trip.pkt",
+                "rfc8985/the-tail-is-probed-with-the-last-segment.pkt",
+            ],
+        ),
+        ("prr", &["rfc6937/each-acknowledgement-lets-out-what-it-reports.pkt"]),
+        ("frto", &["rfc5682/a-pause-is-not-taken-for-loss.pkt"]),
+        ("paws", &["rfc7323/an-old-timestamp-is-dropped.pkt"]),
+    ] {
+        let (failed, _) = play_all("", part);
+        for script in needing {
+            assert!(failed.iter().any(|(name, _)| name == script), "{script} does without {part}");
+        }
+    }
 }

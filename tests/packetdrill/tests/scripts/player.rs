@@ -17,9 +17,9 @@ const TOLERANCE: Duration = Duration::from_millis(4);
 /// How far timestamps, which count milliseconds, may differ.
 const TICKS: u32 = 5;
 
-/// Plays all events of a script on a stack that has played nothing.
-pub fn play(events: &[Event]) -> Result<()> {
-    let stack = Stack::load()?;
+/// Plays all events of a script on a stack that has played nothing, without the part of TCP named.
+pub fn play(events: &[Event], without: &str) -> Result<()> {
+    let stack = Stack::load(without)?;
     let began = stack.now();
     let mut player = Player {
         stack,

@@ -15,8 +15,8 @@ pub struct Stack {
 }
 
 impl Stack {
-    /// Loads the object that was built beside this test.
-    pub fn load() -> Result<Self> {
+    /// Loads the object that was built beside this test: a stack without the part of TCP named.
+    pub fn load(without: &str) -> Result<Self> {
         let folder = std::env::current_exe()?;
         let folder = folder.parent().context("a program lies in a folder")?;
         let path = folder.join("libdmm_packetdrill.so");
@@ -31,9 +31,10 @@ impl Stack {
         // SAFETY: the export has this type, by packetdrill's header.
         let init: unsafe extern "C" fn(*const i8, *mut Interface) =
             unsafe { std::mem::transmute(init) };
+        let flags = CString::new(without)?;
         let mut table = MaybeUninit::uninit();
         // SAFETY: the entry fills the whole table.
-        unsafe { init(ptr::null(), table.as_mut_ptr()) };
+        unsafe { init(flags.as_ptr(), table.as_mut_ptr()) };
         // SAFETY: as above.
         let table = unsafe { table.assume_init() };
         Ok(Self { table })

@@ -36,7 +36,7 @@ use siphasher::sip::SipHasher13;
 use super::congestion::Algorithm;
 use super::segment::Segment;
 use crate::Fifos;
-use crate::config::{Congestion, StackConfig};
+use crate::config::{Congestion, Features, StackConfig};
 use crate::ip::neighbours::Purpose;
 use crate::ip::packet::ip_bytes;
 use crate::sockets::backoff::Backoff;
@@ -109,6 +109,7 @@ pub(super) enum GivingUp {
 #[derive(Clone, Debug)]
 pub(super) struct Parameters {
     congestion: Congestion,
+    features: Features,
     mtu: u16,
     shift: u8,
     seed: u64,
@@ -122,6 +123,7 @@ impl Parameters {
         let shift = (u32::BITS - beyond.leading_zeros()) as u8;
         Self {
             congestion: config.tcp.congestion,
+            features: config.tcp.features,
             mtu: config.mtu,
             shift: shift.max(SHIFT_MIN),
             seed: config.seed,
@@ -227,17 +229,18 @@ impl Connection {
         let algorithm = Algorithm::new(parameters.congestion);
         let mut sender = Sender::new(now, initial, tx, mss.into(), algorithm);
         sender.no_delay = options.no_delay;
+        sender.features = parameters.features;
         Self {
             flow,
             owner,
             state: State::SynSent,
             sender,
             receiver: Receiver::new(rx, parameters.shift),
-            stamps: Stamps::new(parameters.secret(flow, 1)),
+            stamps: Stamps::new(parameters.secret(flow, 1), parameters.features.paws),
             acks: Acks::new(mss.into()),
             options,
             mss,
-            offer: Offer { stamps: true, sack: true, scale: true, shift: 0 },
+            offer: Offer { stamps: true, sack: parameters.features.sack, scale: true, shift: 0 },
             room: Room::default(),
             backoff: Backoff::default(),
             freed: false,

@@ -319,6 +319,24 @@ impl Scoreboard {
         }
     }
 
+    /// Marks what lies before three segments that were received (RFC 6675 section 4), and was not sent
+    /// again. Returns whether there was something.
+    pub(super) fn detect_by_count(&mut self) -> bool {
+        let (mut beyond, mut lost) = (0, 0);
+        for record in self.records.iter_mut().rev() {
+            match record.mark {
+                Mark::Sacked => beyond += 1,
+                Mark::Flying if beyond >= REORDERING && !record.again => {
+                    record.mark = Mark::Lost;
+                    lost += record.end - record.start;
+                }
+                Mark::Flying | Mark::Lost => {}
+            }
+        }
+        self.lost_bytes += lost;
+        lost > 0
+    }
+
     /// Marks what must have been lost, since what was sent later has arrived (RFC 8985 section 6.2,
     /// steps 4 and 5). Returns bytes newly lost, and when to look again.
     pub(super) fn detect(

@@ -16,6 +16,8 @@ const STALE: Duration = Duration::from_secs(24 * 24 * 3600);
 pub(super) struct Stamps {
     /// Both ends use them.
     pub(super) on: bool,
+    /// Old segments are dropped.
+    guards: bool,
     /// What sets our clock apart from that of other connections.
     offset: u32,
     /// The peer's, and when it was seen.
@@ -25,8 +27,8 @@ pub(super) struct Stamps {
 
 impl Stamps {
     /// Clocks that nobody has asked for yet.
-    pub(super) const fn new(offset: u32) -> Self {
-        Self { on: false, offset, recent: 0, recent_at: Instant::ZERO }
+    pub(super) const fn new(offset: u32, guards: bool) -> Self {
+        Self { on: false, guards, offset, recent: 0, recent_at: Instant::ZERO }
     }
 
     /// Our clock and what to echo.
@@ -37,7 +39,7 @@ impl Stamps {
     /// Whether a segment is older than one that was taken before (RFC 7323 section 5.3).
     pub(super) fn is_old(&self, now: Instant, value: u32) -> bool {
         let back = value.wrapping_sub(self.recent).cast_signed() < 0;
-        self.on && back && now.since(self.recent_at) < STALE
+        self.on && self.guards && back && now.since(self.recent_at) < STALE
     }
 
     /// Whether it is newer than all that were taken.
@@ -69,7 +71,7 @@ mod tests {
 
     #[test]
     fn an_echo_is_the_time_of_its_sending() {
-        let mut stamps = Stamps::new(u32::MAX - 3);
+        let mut stamps = Stamps::new(u32::MAX - 3, true);
         stamps.on = true;
         let sent = Instant::from_micros(5_000_000);
         let (value, _) = stamps.write(sent);
@@ -81,7 +83,7 @@ mod tests {
 
     #[test]
     fn the_peers_clock_goes_forward_across_its_end() {
-        let mut stamps = Stamps::new(0);
+        let mut stamps = Stamps::new(0, true);
         stamps.on = true;
         let now = Instant::from_micros(1);
         stamps.take(now, u32::MAX - 5);

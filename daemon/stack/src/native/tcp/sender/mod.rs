@@ -24,6 +24,7 @@ use dmm_proto::fifo::TxFifo;
 use super::position::{number, position};
 use super::rtt::Rtt;
 use super::scoreboard::{Delivered, Scoreboard};
+use crate::config::Features;
 use crate::native::congestion::{Ack, Algorithm, Control, Window};
 use info::Waits;
 pub(super) use output::Piece;
@@ -129,6 +130,8 @@ pub(in crate::native) struct Sender {
     mss: u64,
     /// The peer tells what it received out of order.
     pub(super) sack: bool,
+    /// What it may do about loss.
+    pub(super) features: Features,
     /// Short segments do not wait.
     pub(super) no_delay: bool,
     /// Short segments wait for more to be written.
@@ -197,6 +200,7 @@ impl Sender {
             shift: 0,
             mss,
             sack: false,
+            features: Features::ALL,
             no_delay: false,
             cork: Cork::Off,
             pushed: 0,
@@ -538,6 +542,7 @@ impl Sender {
     /// RFC 8985 section 7.2.
     pub(super) fn probe_after(&self) -> Option<Duration> {
         let plain = self.sack
+            && self.features.rack
             && self.phase == Phase::Open
             && self.probing.is_none()
             && !self.board.has_sacked()

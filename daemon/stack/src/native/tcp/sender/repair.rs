@@ -150,6 +150,9 @@ impl Sender {
             };
             return shown && self.board.lose_first();
         }
+        if !self.features.rack {
+            return self.board.detect_by_count();
+        }
         let (lost, look_at) = self.board.detect(now, self.phase != Phase::Open, times);
         if let Some(at) = look_at {
             self.timer = Some((at, Timer::Reorder));
@@ -213,6 +216,10 @@ impl Sender {
 
     /// RFC 6937 section 3, with the bound of its successor: slow start where acknowledgements get on.
     pub(super) fn reduce(&mut self, reduction: &mut Reduction, delivered: u64, safe: bool) {
+        if !self.features.prr {
+            self.window.size = self.window.threshold;
+            return;
+        }
         reduction.delivered += delivered;
         let (pipe, threshold) = (self.flying(), self.window.threshold.min(u64::MAX / 2));
         let share = if pipe > threshold {
@@ -259,7 +266,7 @@ impl Sender {
         self.recover = self.next;
         self.duplicates = 0;
         self.probing = None;
-        let tell = open && doubled == 0 && self.una > 0;
+        let tell = self.features.frto && open && doubled == 0 && self.una > 0;
         self.phase = Phase::Timeout(if tell { Forward::First } else { Forward::Off });
     }
 }
