@@ -1,6 +1,7 @@
 //! Plays a script.
 
 use std::collections::HashMap;
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
@@ -17,8 +18,13 @@ const TOLERANCE: Duration = Duration::from_millis(4);
 /// How far timestamps, which count milliseconds, may differ.
 const TICKS: u32 = 5;
 
+/// Scripts are played one after another.
+static ONE: Mutex<()> = Mutex::new(());
+
 /// Plays all events of a script on a stack that has played nothing, without the part of TCP named.
 pub fn play(events: &[Event], without: &str) -> Result<()> {
+    // The object has one stack.
+    let _one = ONE.lock().unwrap_or_else(PoisonError::into_inner);
     let stack = Stack::load(without)?;
     let began = stack.now();
     let mut player = Player {
