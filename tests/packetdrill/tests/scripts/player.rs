@@ -123,7 +123,10 @@ impl Player {
                 |what: &str| format!("{what} of {live:?} at {at:?}, expected {rest:?} at {due:?}");
             ensure!(at + TOLERANCE >= due && at <= due + slack + TOLERANCE, differs("the time"));
             ensure!(live.first == rest.first, differs("the number"));
-            ensure!(live.len <= rest.len, differs("the length"));
+            ensure!(
+                live.len <= rest.len && (live.len > 0) == (rest.len > 0),
+                differs("the length")
+            );
             ensure!(live.ack == rest.ack, differs("the acknowledgement"));
             ensure!(rest.window.is_none() || live.window == rest.window, differs("the window"));
             ensure!(same_options(&live.options, &rest.options), differs("the options"));
