@@ -15,7 +15,7 @@ use dmm_port::Instant;
 use dmm_port::wire::WireConfig;
 use dmm_proto::op::{How, SocketOption};
 use dmm_stack::Request;
-use dmm_stack::config::{Congestion, StackConfig};
+use dmm_stack::config::{Congestion, Neighbour, StackConfig};
 use dmm_stack::pair::{Client, End, Pair, Quota, address_v4, address_v6, config};
 
 /// Scenarios for each pair of kinds, unless `DMM_TEST_SEEDS` says otherwise.
@@ -75,6 +75,14 @@ fn stack(chance: &mut Chance, station: u8) -> StackConfig {
     config.tcp.rx_buffer = buffers[chance.below(3) as usize];
     config.tcp.tx_buffer = buffers[chance.below(3) as usize];
     config.tcp.congestion = [Congestion::Cubic, Congestion::Reno][chance.below(2) as usize];
+    // ARP has no checksum: what a bit's flip makes of an address is believed for half a minute.
+    let (peer, address) = (3 - station, [address_v4, address_v6]);
+    let known = |address: fn(u8) -> std::net::IpAddr| Neighbour {
+        address: address(peer),
+        mac: [2, 0, 0, 0, 0, peer],
+    };
+    config.neighbours = address.map(known).to_vec();
+    config.tcp.keepalive_s = Some(300);
     // The worst paths lose a handshake's segments several times over.
     config.tcp.user_timeout_s = 600;
     config
@@ -186,6 +194,13 @@ impl Conversation {
         if pair.of(left).connected != Some(Ok(())) || pair.of(right).accepted.is_none() {
             if let Some(Err(errno)) = pair.of(left).connected {
                 pair.fail(&format!("connection {number}: {errno}"));
+            }
+            // Of a handshake whose last segment is lost, and all that repeat it, one end knows nothing.
+            // The other one's questions for a sign of life tell.
+            if pair.of(left).broken.is_some() {
+                pair.close(left);
+                pair.close(right);
+                self.over = true;
             }
             return;
         }
