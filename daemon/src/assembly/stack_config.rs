@@ -42,6 +42,7 @@ pub fn of(
             user_timeout_s: USER_TIMEOUT_S,
             keepalive_s: config.tcp.keepalive_s,
             features: stack::Features::ALL,
+            ecn: stack::Ecn::default(),
         },
         udp: stack::UdpConfig { rx_buffer: config.udp.rx_buffer, tx_buffer: config.udp.tx_buffer },
         sockets_max,

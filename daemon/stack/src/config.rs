@@ -58,6 +58,20 @@ pub struct TcpConfig {
     pub keepalive_s: Option<u32>,
     /// What it may do about loss.
     pub features: Features,
+    /// Explicit congestion notification.
+    pub ecn: Ecn,
+}
+
+/// Explicit congestion notification (RFC 3168), of the kind `native`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Ecn {
+    /// None.
+    Off,
+    /// Where the peer asks for it, as Linux has it.
+    #[default]
+    Passive,
+    /// Our SYNs ask for it as well.
+    On,
 }
 
 /// Parts of TCP that can be left out, of the kind `native`: to see what they are good for.

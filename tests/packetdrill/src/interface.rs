@@ -715,7 +715,7 @@ extern "C" fn splice(
 }
 
 /// Fills packetdrill's table. `flags` may name parts of TCP to be without: `sack`, `rack`, `prr`, `frto`,
-/// `paws`, with commas between.
+/// `paws`, with commas between; `ecn` there means to be with it.
 ///
 /// # Safety
 /// `flags` is null or a string, and `interface` points to a table.

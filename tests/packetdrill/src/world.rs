@@ -12,7 +12,7 @@ use std::time::Duration;
 use dmm_port::wire::{WireConfig, WirePort};
 use dmm_port::{Instant, Port, RxChecksum, RxFrame, RxQueue, TxQueue};
 use dmm_stack::config::{
-    Congestion, Features, Neighbour, Prefix, Route, StackConfig, TcpConfig, UdpConfig,
+    Congestion, Ecn, Features, Neighbour, Prefix, Route, StackConfig, TcpConfig, UdpConfig,
 };
 use dmm_stack::pair::Quota;
 use dmm_stack::{Event, Request, SocketId, Stack, TcpInfo};
@@ -57,7 +57,7 @@ pub struct World {
 
 impl World {
     /// A stack without sockets, and without the parts of TCP whose names stand in `without`, at a time
-    /// that no script notices to be virtual.
+    /// that no script notices to be virtual. With `ecn` there it is with ECN.
     pub fn new(without: &str) -> Self {
         let has = |part| !without.split(',').any(|name| name == part);
         let features = Features {
@@ -84,6 +84,8 @@ impl World {
                 user_timeout_s: 900,
                 keepalive_s: None,
                 features,
+                // packetdrill's scripts expect none unless they say so.
+                ecn: if without.split(',').any(|name| name == "ecn") { Ecn::On } else { Ecn::Off },
             },
             udp: UdpConfig { rx_buffer: 1 << 18, tx_buffer: 1 << 18 },
             sockets_max: 4096,

@@ -67,6 +67,25 @@ pub(crate) enum Extent {
     },
 }
 
+/// The ECN field of a traffic class (RFC 3168 section 5).
+pub(crate) mod ecn {
+    /// Its bits.
+    pub(crate) const MASK: u8 = 0x03;
+    /// The transport knows what a mark means.
+    pub(crate) const CAPABLE: u8 = 0x02;
+    /// A router was congested.
+    pub(crate) const CONGESTED: u8 = 0x03;
+}
+
+/// The traffic class of a frame's IP packet; 0 of any other.
+pub(crate) fn class_of(frame: &[u8]) -> u8 {
+    match frame.get(12..16) {
+        Some([0x08, 0x00, _, class]) => *class,
+        Some([0x86, 0xdd, high, low]) => high << 4 | low >> 4,
+        _ => 0,
+    }
+}
+
 /// Bytes of the Ethernet and IP headers of a packet to `to`.
 pub(crate) const fn headers_bytes(to: IpAddr) -> usize {
     ETHERNET_BYTES + ip_bytes(to)

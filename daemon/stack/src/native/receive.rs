@@ -14,7 +14,7 @@ use super::segment::{Segment, flag};
 use super::tcp::{Arrival, Connection, answer_to_stray, write_segment};
 use crate::ip::admits;
 use crate::ip::neighbours::Purpose;
-use crate::ip::packet::{UDP_BYTES, headers_bytes};
+use crate::ip::packet::{UDP_BYTES, class_of, headers_bytes};
 use crate::ip::{self};
 use crate::sockets::Owner;
 use crate::sockets::slots::SlotIndex;
@@ -120,7 +120,7 @@ impl NativeStack {
         };
         let Some(connection) = self.sockets.slots.connection(index) else { return };
         self.sockets.counters.rx_segments += 1;
-        match connection.arrive(now, &segment, payload) {
+        match connection.arrive(now, (&segment, class_of(bytes)), payload) {
             Ok(Arrival::Reopen) if self.sockets.may_reopen(index, flow.local) => {
                 self.sockets.remove(index);
                 self.receive_stray(now, flow, &segment, payload, tx);

@@ -20,6 +20,10 @@ pub(super) mod flag {
     pub(in super::super) const RST: u8 = 0x04;
     pub(in super::super) const PSH: u8 = 0x08;
     pub(in super::super) const ACK: u8 = 0x10;
+    /// The peer's packets met congestion (RFC 3168).
+    pub(in super::super) const ECE: u8 = 0x40;
+    /// The window was made smaller for it.
+    pub(in super::super) const CWR: u8 = 0x80;
 }
 
 /// Ranges of sequence numbers: the first, and the one behind the last.

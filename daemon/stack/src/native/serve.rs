@@ -135,9 +135,16 @@ impl NativeStack {
             let len = headers_bytes(to) + segment.len() + next.len();
             let (hop_limit, class) = (connection.options.hop_limit, connection.options.class);
             let written = self.link.put(tx, (opened, len), |frame, macs| {
-                write_segment(&segment, flow, (hop_limit, class), macs, frame, |payload| {
-                    connection.copy(&next, payload);
-                });
+                write_segment(
+                    &segment,
+                    flow,
+                    (hop_limit, class | connection.ecn_field(&next)),
+                    macs,
+                    frame,
+                    |payload| {
+                        connection.copy(&next, payload);
+                    },
+                );
             });
             if written != Sent::Frame {
                 return Ok(Turn::NoSlot);

@@ -22,7 +22,7 @@ use nix::errno::Errno;
 
 pub use client::{Client, Quota, byte_at};
 
-use crate::config::{Congestion, Features, Prefix, StackConfig, TcpConfig, UdpConfig};
+use crate::config::{Congestion, Ecn, Features, Prefix, StackConfig, TcpConfig, UdpConfig};
 use crate::{Event, Pong, Request, SocketId, SocketReport, Stack};
 
 /// Turns that both stacks may take at one point in time before the run is taken for a busy loop.
@@ -103,6 +103,7 @@ pub fn config(station: u8) -> StackConfig {
             user_timeout_s: 30,
             keepalive_s: None,
             features: Features::ALL,
+            ecn: Ecn::default(),
         },
         udp: UdpConfig { rx_buffer: 1 << 18, tx_buffer: 1 << 18 },
         sockets_max: 4096,

@@ -39,7 +39,10 @@ fn play_all(wanted: &str, without: &str) -> (Vec<(String, String)>, usize) {
     for path in &found {
         let name = path.strip_prefix(&folder).expect("below it").display().to_string();
         let text = fs::read_to_string(path).expect("a script");
-        let played = script::parse(&text).and_then(|events| player::play(&events, without));
+        // What a script needs beside the usual, it says in its first line.
+        let needs = text.lines().next().and_then(|line| line.split_once("--so_flags="));
+        let flags = needs.map_or(without, |(_, flags)| flags.trim());
+        let played = script::parse(&text).and_then(|events| player::play(&events, flags));
         if let Err(error) = played {
             failed.push((name, format!("{error:#}")));
         }

@@ -1,7 +1,7 @@
 //! Segments of a script, and packets of the wire.
 
 use anyhow::{Context, Result, ensure};
-use etherparse::{IpNumber, Ipv4Header, Ipv4HeaderSlice, TcpHeader, TcpSlice};
+use etherparse::{IpEcn, IpNumber, Ipv4Header, Ipv4HeaderSlice, TcpHeader, TcpSlice};
 
 /// Where scripts' packets come from, and where they go.
 pub const REMOTE: [u8; 4] = [192, 0, 2, 1];
@@ -22,7 +22,9 @@ pub enum Option_ {
 /// A segment with numbers as the script has them.
 #[derive(Clone, Debug)]
 pub struct Segment {
-    /// Letters of `SFRP.UEC`; the dot is ACK.
+    /// The packet's ECN field, if it matters.
+    pub class: Option<u8>,
+    /// Letters of `SFRP.UEW`; the dot is ACK, W is CWR.
     pub flags: String,
     pub first: u32,
     pub len: u32,
@@ -109,12 +111,13 @@ pub fn write(segment: &Segment, ports: (u16, u16)) -> Result<Vec<u8>> {
     tcp.ack = segment.has('.');
     tcp.urg = segment.has('U');
     tcp.ece = segment.has('E');
-    tcp.cwr = segment.has('C');
+    tcp.cwr = segment.has('W');
     tcp.acknowledgment_number = segment.ack.unwrap_or(0);
     tcp.set_options_raw(&write_options(&segment.options))?;
     let payload = vec![0x5a; segment.len as usize];
     let len = u16::try_from(tcp.header_len() + payload.len())?;
-    let ip = Ipv4Header::new(len, 64, IpNumber::TCP, REMOTE, LOCAL)?;
+    let mut ip = Ipv4Header::new(len, 64, IpNumber::TCP, REMOTE, LOCAL)?;
+    ip.ecn = IpEcn::try_new(segment.class.unwrap_or(0))?;
     tcp.checksum = tcp.calc_checksum_ipv4(&ip, &payload)?;
     let mut packet = Vec::new();
     ip.write(&mut packet)?;
@@ -139,9 +142,10 @@ pub fn read(packet: &[u8]) -> Result<(Segment, (u16, u16))> {
         ('.', tcp.ack()),
         ('U', tcp.urg()),
         ('E', tcp.ece()),
-        ('C', tcp.cwr()),
+        ('W', tcp.cwr()),
     ];
     let segment = Segment {
+        class: Some(packet[1] & 3),
         flags: letters.into_iter().filter(|(_, set)| *set).map(|(letter, _)| letter).collect(),
         first: tcp.sequence_number(),
         len: u32::try_from(tcp.payload().len())?,

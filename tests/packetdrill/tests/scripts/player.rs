@@ -129,6 +129,7 @@ impl Player {
             );
             ensure!(live.ack == rest.ack, differs("the acknowledgement"));
             ensure!(rest.window.is_none() || live.window == rest.window, differs("the window"));
+            ensure!(rest.class.is_none() || live.class == rest.class, differs("the ECN field"));
             ensure!(same_options(&live.options, &rest.options), differs("the options"));
             if live.len < rest.len {
                 (rest.first, rest.len) = (rest.first.wrapping_add(live.len), rest.len - live.len);

@@ -3,11 +3,11 @@
 //! ```text
 //!   // a comment
 //!   TIME CALL(argument, ...) = RESULT [ERRNO (...)]
-//!   TIME < FLAGS FIRST:LAST(LENGTH) [ack N] [win N] [<option, ...>]
-//!   TIME > FLAGS FIRST:LAST(LENGTH) [ack N] [win N] [<option, ...>]
+//!   TIME < [ECN] FLAGS FIRST:LAST(LENGTH) [ack N] [win N] [<option, ...>]
+//!   TIME > [ECN] FLAGS FIRST:LAST(LENGTH) [ack N] [win N] [<option, ...>]
 //! ```
 //!
-//! `TIME` is `0.5`, `+.5`, or `+.3~+.4`, seconds since the beginning or the event before.
+//! `ECN` is `[noecn]`, `[ect0]`, `[ect1]` or `[ce]`. `TIME` is `0.5`, `+.5`, or `+.3~+.4`, seconds since the beginning or the event before.
 
 use std::time::Duration;
 
@@ -117,9 +117,19 @@ fn parse_segment(text: &str) -> Result<Segment> {
         }
         None => (text, Vec::new()),
     };
-    let mut words = head.split_whitespace();
+    let mut words = head.split_whitespace().peekable();
+    let class = match words.peek() {
+        Some(&"[noecn]") => Some(0),
+        Some(&"[ect1]") => Some(1),
+        Some(&"[ect0]") => Some(2),
+        Some(&"[ce]") => Some(3),
+        _ => None,
+    };
+    if class.is_some() {
+        words.next();
+    }
     let flags = words.next().context("no flags")?.to_owned();
-    ensure!(flags.chars().all(|flag| "SFRP.UEC".contains(flag)), "flags {flags:?}");
+    ensure!(flags.chars().all(|flag| "SFRP.UEW".contains(flag)), "flags {flags:?}");
     let numbers = words.next().context("no numbers")?;
     let (first, rest) = numbers.split_once(':').context("no first number")?;
     let (last, len) = rest.split_once('(').context("no last number")?;
@@ -135,7 +145,7 @@ fn parse_segment(text: &str) -> Result<Segment> {
             _ => bail!("{word:?} is unknown"),
         }
     }
-    Ok(Segment { flags, first, len, ack, window, options })
+    Ok(Segment { class, flags, first, len, ack, window, options })
 }
 
 fn parse_options(text: &str) -> Result<Vec<Option_>> {

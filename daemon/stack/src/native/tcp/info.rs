@@ -12,6 +12,8 @@ use crate::TcpInfo;
 const TIMESTAMPS: u8 = 1;
 const SACK: u8 = 2;
 const SCALE: u8 = 4;
+const ECN: u8 = 8;
+const ECN_SEEN: u8 = 16;
 
 impl State {
     /// Linux's number of the state.
@@ -52,6 +54,8 @@ impl Connection {
             info.options |= if self.stamps.on { TIMESTAMPS } else { 0 };
             info.options |= if self.sender.sack { SACK } else { 0 };
             info.options |= if self.offer.scale { SCALE } else { 0 };
+            info.options |= if self.ecn.on { ECN } else { 0 };
+            info.options |= if self.ecn.seen { ECN_SEEN } else { 0 };
         }
         self.sender.inform(now, &mut info);
         info

@@ -66,17 +66,17 @@ pub(in super::super) enum Arrival {
 }
 
 impl Connection {
-    /// Takes a segment.
+    /// Takes a segment, which came in a packet of a traffic class.
     pub(in super::super) fn arrive(
         &mut self,
         now: Instant,
-        segment: &Segment,
+        (segment, class): (&Segment, u8),
         payload: &[u8],
     ) -> Result<Arrival, Breach> {
         match self.state {
             State::Closed => Ok(Arrival::Over),
             State::SynSent => self.arrive_at_syn_sent(now, segment, payload),
-            _ => self.arrive_at_synchronized(now, segment, payload),
+            _ => self.arrive_at_synchronized(now, (segment, class), payload),
         }
     }
 
@@ -123,6 +123,7 @@ impl Connection {
     pub(super) fn take_syn(&mut self, now: Instant, segment: &Segment) {
         let options = &segment.options;
         self.receiver.synchronize(segment.sequence);
+        self.ecn.take_syn(segment);
         self.offer.stamps &= options.timestamps.is_some();
         self.offer.sack &= options.sack_permitted;
         self.offer.scale &= options.shift.is_some();
@@ -156,7 +157,7 @@ impl Connection {
     fn arrive_at_synchronized(
         &mut self,
         now: Instant,
-        segment: &Segment,
+        (segment, class): (&Segment, u8),
         payload: &[u8],
     ) -> Result<Arrival, Breach> {
         let Some(start) = self.receiver.position(segment.sequence) else {
@@ -227,6 +228,12 @@ impl Connection {
             self.stamps.take(now, value);
         }
         self.heard(now);
+        if self.ecn.receive(segment, class) {
+            self.acks.at_once();
+        }
+        if self.ecn.on && segment.has(flag::ECE) && !syn {
+            self.ecn.reduced |= self.sender.congested(now);
+        }
         let bare = payload.is_empty() && !fin && !syn;
         self.take_acknowledgement(now, segment, (position, start), bare);
         self.take_payload(now, segment, (start, payload))?;

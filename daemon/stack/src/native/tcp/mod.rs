@@ -11,6 +11,7 @@
 #![forbid(unsafe_code)]
 
 mod acks;
+mod ecn;
 mod info;
 mod input;
 mod output;
@@ -36,7 +37,7 @@ use siphasher::sip::SipHasher13;
 use super::congestion::Algorithm;
 use super::segment::Segment;
 use crate::Fifos;
-use crate::config::{Congestion, Features, StackConfig};
+use crate::config::{self, Congestion, Features, StackConfig};
 use crate::ip::neighbours::Purpose;
 use crate::ip::packet::ip_bytes;
 use crate::sockets::backoff::Backoff;
@@ -44,6 +45,7 @@ use crate::sockets::options::Options;
 use crate::sockets::room::Room;
 use crate::sockets::{HALF_OPEN_LIFE, Moved, NEIGHBOUR_PATIENCE, Owner};
 use acks::Acks;
+use ecn::Ecn;
 pub(super) use input::{Arrival, Trouble};
 pub(super) use output::{Burst, answer_to_stray, write_segment};
 use receiver::Receiver;
@@ -110,6 +112,7 @@ pub(super) enum GivingUp {
 pub(super) struct Parameters {
     congestion: Congestion,
     features: Features,
+    ecn: config::Ecn,
     mtu: u16,
     shift: u8,
     seed: u64,
@@ -124,6 +127,7 @@ impl Parameters {
         Self {
             congestion: config.tcp.congestion,
             features: config.tcp.features,
+            ecn: config.tcp.ecn,
             mtu: config.mtu,
             shift: shift.max(SHIFT_MIN),
             seed: config.seed,
@@ -165,6 +169,7 @@ pub(super) struct Connection {
     pub(super) sender: Sender,
     receiver: Receiver,
     stamps: Stamps,
+    ecn: Ecn,
     acks: Acks,
     /// Its options.
     pub(super) options: Options,
@@ -237,6 +242,7 @@ impl Connection {
             sender,
             receiver: Receiver::new(rx, parameters.shift),
             stamps: Stamps::new(parameters.secret(flow, 1), parameters.features.paws),
+            ecn: Ecn::new(parameters.ecn),
             acks: Acks::new(mss.into()),
             options,
             mss,

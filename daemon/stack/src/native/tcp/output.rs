@@ -53,6 +53,11 @@ impl Burst {
 }
 
 impl Next {
+    /// Whether it is payload that was not sent before.
+    const fn is_new(&self) -> bool {
+        matches!(self, Self::Piece(piece) if !piece.again && piece.len > 0)
+    }
+
     /// Bytes of payload.
     pub(in super::super) const fn len(&self) -> usize {
         match self {
@@ -123,9 +128,15 @@ impl Connection {
                 segment.flags |= if piece.syn { flag::SYN } else { 0 };
                 segment.flags |= if piece.fin { flag::FIN } else { 0 };
                 segment.flags |= if piece.push { flag::PSH } else { 0 };
+                if piece.syn {
+                    segment.flags |= self.ecn.syn_flags(self.state != State::SynSent);
+                }
             }
         }
         let syn = segment.has(flag::SYN);
+        if !syn {
+            segment.flags |= self.ecn.flags(next.is_new());
+        }
         segment.window = self.receiver.advertise(self.acks.mss(), syn)?;
         self.write_options(now, &mut segment.options, syn, next.len());
         Ok(segment)
@@ -148,6 +159,11 @@ impl Connection {
         }
     }
 
+    /// The ECN field of a segment's packet.
+    pub(in super::super) const fn ecn_field(&self, next: &Next) -> u8 {
+        self.ecn.field(next.is_new())
+    }
+
     /// Copies a segment's payload.
     pub(in super::super) fn copy(&self, next: &Next, payload: &mut [u8]) {
         if let Next::Piece(piece) = next {
@@ -168,6 +184,7 @@ impl Connection {
             Next::Acknowledgement => {}
             Next::Piece(piece) => {
                 self.sender.sent(now, piece);
+                self.ecn.reduced &= !next.is_new();
                 if piece.fin {
                     match self.state {
                         State::Established => self.state = State::FinWait1,

@@ -149,6 +149,8 @@ pub(in crate::native) struct Sender {
     window: Window,
     control: Algorithm,
     phase: Phase,
+    /// What was sent when marks of congestion last made the window smaller.
+    reduced_until: u64,
     /// What was sent before the loss that is being repaired.
     recover: u64,
     undo: Option<Undo>,
@@ -212,6 +214,7 @@ impl Sender {
             window: Window::initial(mss),
             control,
             phase: Phase::Open,
+            reduced_until: 0,
             recover: 0,
             undo: None,
             duplicates: 0,

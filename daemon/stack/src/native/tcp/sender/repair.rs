@@ -162,6 +162,18 @@ impl Sender {
         lost > 0
     }
 
+    /// The peer's acknowledgements say that its packets met congestion: the window becomes smaller, once a
+    /// round trip (RFC 3168 section 6.1.2). Returns whether it did.
+    pub(in crate::native::tcp) fn congested(&mut self, now: Instant) -> bool {
+        if self.phase != Phase::Open || self.una < self.reduced_until {
+            return false;
+        }
+        self.reduced_until = self.next;
+        self.window.threshold = self.control.congested(now, &self.window);
+        self.window.size = self.window.size.min(self.window.threshold);
+        true
+    }
+
     /// Moves between the phases of repair, and shares out what may be sent in recovery.
     pub(super) fn advance_phase(
         &mut self,
