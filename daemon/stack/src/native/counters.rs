@@ -17,6 +17,10 @@ counters! {
     probes = "tcp.loss_probes",
     /// Losses that proved to be none (RFC 5682, RFC 3522, RFC 2883).
     undone = "tcp.undone_losses",
+    /// SYNs answered with a cookie, as the backlog was full of handshakes that nobody completes.
+    cookies_sent = "tcp.syn_cookies_sent",
+    /// Connections that a cookie brought about.
+    cookies_taken = "tcp.syn_cookies_taken",
     /// Resets sent to who has no connection.
     resets_sent = "tcp.resets_sent",
     /// Segments with nothing new.

@@ -40,7 +40,7 @@ use counters::Counters;
 pub(crate) use counters::MEANINGS;
 use icmp::Allowance;
 use link::Link;
-use tcp::{Connection, Parameters};
+use tcp::{Connection, Cookies, Parameters};
 
 /// Sockets served in one poll at most. At 8 frames each this is far more than the 64 slots of a
 /// row can take, so the bound is felt by sockets that have little to send.
@@ -59,6 +59,8 @@ pub(crate) struct NativeStack {
     reassembler: Reassembler,
     /// How many ICMP errors may be sent.
     allowance: Allowance,
+    /// For listeners whose backlog is full of handshakes that nobody completes.
+    cookies: Cookies,
     counters: Counters,
     /// Where packets are put together that go out in fragments.
     scratch: Vec<u8>,
@@ -75,6 +77,7 @@ impl NativeStack {
             echoes: Echoes::new(config.mtu, config.seed),
             reassembler: Reassembler::default(),
             allowance: Allowance::default(),
+            cookies: Cookies::new(config.seed),
             counters: Counters::default(),
             scratch: Vec::new(),
         })

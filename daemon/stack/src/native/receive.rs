@@ -218,17 +218,68 @@ impl NativeStack {
                     self.sockets.counters.drop_bad_syn += 1;
                     return;
                 }
+                if self.sockets.is_flooded(now, listener) {
+                    return self.answer_with_cookie(now, flow, segment, tx);
+                }
                 let Some(options) = self.sockets.admit(now, listener) else { return };
                 let owner = Owner::Backlog(listener);
                 let (parameters, opening) = (&self.parameters, (flow, options));
                 let connection = Connection::answer(now, parameters, owner, opening, segment);
                 self.sockets.insert_half_open(listener, connection);
             }
+            Some(listener)
+                if segment.has(flag::ACK)
+                    && !segment.has(flag::SYN | flag::RST)
+                    && self.take_cookie(now, listener, (flow, segment, payload), tx) => {}
             _ => {
                 self.sockets.counters.drop_no_connection += 1;
                 self.answer_stray(now, flow, segment, payload, tx);
             }
         }
+    }
+
+    /// Answers a SYN of which nothing can be kept.
+    fn answer_with_cookie(
+        &mut self,
+        now: Instant,
+        flow: Flow,
+        syn: &Segment,
+        tx: &mut TxBurst<'_>,
+    ) {
+        let cookie = self.cookies.make(now, flow, syn.sequence, syn.options.mss.unwrap_or(0));
+        let answer = Connection::cookie_answer(&self.parameters, flow, syn, cookie);
+        if self.send_stray(now, flow, &answer, tx) {
+            self.counters.cookies_sent += 1;
+        }
+    }
+
+    /// Takes the acknowledgement of a cookie. Returns whether it is one.
+    fn take_cookie(
+        &mut self,
+        now: Instant,
+        listener: SlotIndex,
+        (flow, segment, payload): (Flow, &Segment, &[u8]),
+        tx: &mut TxBurst<'_>,
+    ) -> bool {
+        let theirs = segment.sequence.wrapping_sub(1);
+        let cookie = segment.acknowledgement.wrapping_sub(1);
+        let Some(mss) = self.cookies.check(now, flow, theirs, cookie) else { return false };
+        let Some(options) = self.sockets.takes_completed(listener) else {
+            // The peer sends something again, and perhaps there is room then.
+            self.sockets.counters.drop_backlog += 1;
+            return true;
+        };
+        let (owner, parameters) = (Owner::Backlog(listener), &self.parameters);
+        let opening = (flow, options);
+        let connection = Connection::from_cookie(now, parameters, owner, opening, (segment, mss));
+        let index = self.sockets.insert_half_open(listener, connection);
+        self.counters.cookies_taken += 1;
+        let Some(connection) = self.sockets.slots.connection(index) else { return true };
+        match connection.arrive(now, (segment, 0), payload) {
+            Ok(arrival) => self.arrived(now, index, arrival, (flow, segment, payload), tx),
+            Err(breach) => self.sockets.breach(index, breach),
+        }
+        true
     }
 
     /// Answers a segment for which there is no connection (RFC 9293 section 3.10.7.1).
@@ -241,13 +292,25 @@ impl NativeStack {
         tx: &mut TxBurst<'_>,
     ) {
         let Some(reset) = answer_to_stray(segment, payload.len()) else { return };
-        let len = headers_bytes(flow.remote.ip()) + reset.len();
-        let write =
-            |frame: &mut [u8], macs| write_segment(&reset, flow, (None, 0), macs, frame, |_| ());
-        match self.link.send(now, tx, (flow.remote.ip(), len, Purpose::Answer), write) {
-            ip::Sent::Frame => self.counters.resets_sent += 1,
-            ip::Sent::NoSlot => self.link.counters.drop_tx_full += 1,
-            ip::Sent::NoNeighbour | ip::Sent::Nothing => {}
+        if self.send_stray(now, flow, &reset, tx) {
+            self.counters.resets_sent += 1;
         }
+    }
+
+    /// Sends a segment that belongs to no connection. Returns whether it is on its way.
+    fn send_stray(
+        &mut self,
+        now: Instant,
+        flow: Flow,
+        segment: &Segment,
+        tx: &mut TxBurst<'_>,
+    ) -> bool {
+        let len = headers_bytes(flow.remote.ip()) + segment.len();
+        let write = |frame: &mut [u8], macs| {
+            write_segment(segment, flow, (None, 0), macs, frame, |_| ());
+        };
+        let sent = self.link.send(now, tx, (flow.remote.ip(), len, Purpose::Answer), write);
+        self.link.counters.drop_tx_full += u64::from(sent == ip::Sent::NoSlot);
+        sent == ip::Sent::Frame
     }
 }

@@ -26,9 +26,7 @@ use super::sequence::{CHALLENGE_EVERY, Sequence, Verdict};
 use crate::sockets::backoff::Backoff;
 use crate::sockets::options::Options;
 use crate::sockets::room::Room;
-use crate::sockets::{
-    self, HALF_OPEN_FAIR, HALF_OPEN_LIFE, Moved, NEIGHBOUR_PATIENCE, Owner, Rest,
-};
+use crate::sockets::{self, HALF_OPEN_LIFE, Moved, NEIGHBOUR_PATIENCE, Owner, Rest};
 use crate::{Fifos, SocketReport};
 
 /// How far a connection is.
@@ -447,8 +445,8 @@ impl sockets::Connection for Connection {
         sockets::Connection::abort(self);
     }
 
-    fn is_late(&self, now: Instant) -> bool {
-        self.phase == Phase::Opening && now.since(self.opened_at) >= HALF_OPEN_FAIR
+    fn opening_for(&self, now: Instant) -> Option<Duration> {
+        (self.phase == Phase::Opening).then(|| now.since(self.opened_at))
     }
 
     fn trim(&mut self) -> Result<(), Breach> {

@@ -51,6 +51,11 @@ impl Listener {
         self.half_open.len() + self.ready.len() < self.backlog
     }
 
+    /// Whether another complete handshake may wait.
+    pub(crate) fn takes_completed(&self) -> bool {
+        self.ready.len() < self.backlog
+    }
+
     /// Forgets a connection that died. The list is as short as the backlog.
     pub(crate) fn forget(&mut self, connection: SlotIndex) {
         self.half_open.retain(|index| *index != connection);

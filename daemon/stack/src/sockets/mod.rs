@@ -45,7 +45,10 @@ pub(crate) const HALF_OPEN_LIFE: Duration = Duration::from_secs(15);
 
 /// How long a handshake may take that the peer began when others wait for its place: longer than
 /// nearly every round trip (RFC 6298 section 2.1 begins with 1 s).
-pub(crate) const HALF_OPEN_FAIR: Duration = Duration::from_secs(1);
+const HALF_OPEN_FAIR: Duration = Duration::from_secs(1);
+
+/// How long one takes that somebody completes, and is near: a full backlog of longer ones is a flood's.
+const HALF_OPEN_USUAL: Duration = Duration::from_millis(100);
 
 /// How long a neighbour may not answer before a connection attempt fails (RFC 4861 section 10:
 /// three solicitations, one a second).
@@ -112,8 +115,8 @@ pub(crate) trait Connection {
     /// Ends it with a reset, and touches its FIFOs never again.
     fn disown(&mut self);
 
-    /// Whether its handshake has taken longer than most do.
-    fn is_late(&self, now: Instant) -> bool;
+    /// How long its handshake has taken so far; nothing of one that is complete.
+    fn opening_for(&self, now: Instant) -> Option<Duration>;
 
     /// Gives chunks back if nothing moved since the last call.
     fn trim(&mut self) -> Result<(), Breach>;
@@ -196,15 +199,38 @@ impl<C: Connection> Sockets<C> {
         !owned && listener.is_some_and(|listener| listener.has_room())
     }
 
+    /// Whether a listener's backlog is full of handshakes that may never be completed, while those that are
+    /// would still find room.
+    pub(crate) fn is_flooded(&mut self, now: Instant, index: SlotIndex) -> bool {
+        let age = self.oldest_handshake(now, index);
+        let Some(listener) = self.slots.listener(index) else { return false };
+        let slow = age.is_some_and(|age| (HALF_OPEN_USUAL..HALF_OPEN_FAIR).contains(&age));
+        slow && !listener.has_room() && listener.takes_completed()
+    }
+
+    /// How long the oldest handshake at a listener has taken so far.
+    fn oldest_handshake(&mut self, now: Instant, index: SlotIndex) -> Option<Duration> {
+        let oldest = self.slots.listener(index)?.half_open.first().copied()?;
+        self.slots.connection(oldest)?.opening_for(now)
+    }
+
+    /// Whether a listener would take a handshake that is complete, and there is a place for the connection.
+    pub(crate) fn takes_completed(&mut self, index: SlotIndex) -> Option<Options> {
+        let room = self.slots.has_room();
+        let listener = self.slots.listener(index)?;
+        (room && listener.takes_completed()).then_some(listener.options)
+    }
+
     /// Makes room at a listener for a handshake that begins. Returns the options of its connections,
     /// unless there is no room.
     pub(crate) fn admit(&mut self, now: Instant, index: SlotIndex) -> Option<Options> {
+        let age = self.oldest_handshake(now, index);
         let listener = self.slots.listener(index)?;
         if !listener.has_room() {
             // A handshake that had its time may be nobody's, and makes way.
             let oldest = listener.half_open.first().copied();
-            let mut is_late = |index| self.slots.connection(index).is_some_and(|c| c.is_late(now));
-            let Some(oldest) = oldest.filter(|&index| is_late(index)) else {
+            let late = age.is_some_and(|age| age >= HALF_OPEN_FAIR);
+            let Some(oldest) = oldest.filter(|_| late) else {
                 self.counters.drop_backlog += 1;
                 return None;
             };

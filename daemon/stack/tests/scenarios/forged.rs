@@ -203,6 +203,50 @@ fn a_flood_of_handshakes_that_nobody_completes_keeps_nobody_out() {
 }
 
 #[test]
+fn a_flood_of_handshakes_does_not_even_delay_who_completes_one() {
+    let mut pair = Pair::new("native", &clean());
+    let quota = Quota::new(64);
+    let (one, other) = pair.joined([&quota, &quota], V4);
+    let servers = [2, 3].map(|socket| pair.credit(End::Right, &quota, 0, socket));
+    let mut clients = Vec::new();
+    for round in 0..2_u16 {
+        // Nobody answers: what the left end would say to these is lost.
+        pair.port(End::Left).set_link_up(false);
+        for port in 0..200 {
+            let source_port = 1000 + 1000 * round + port;
+            let syn = forged(|header| (header.syn, header.source_port) = (true, source_port));
+            pair.inject(End::Right, &syn);
+        }
+        pair.run(millis(150));
+        pair.port(End::Left).set_link_up(true);
+        let before = pair.now;
+        let ends = (left(40_000 + round), right(80));
+        clients.push(pair.connect(End::Left, &quota, 10 + u32::from(round), ends));
+        let (server, client) = (&servers[usize::from(round)], &clients[usize::from(round)]);
+        pair.expect(secs(1), "the connection", |pair| {
+            pair.of(client).connected == Some(Ok(())) && pair.of(server).accepted.is_some()
+        });
+        assert!(pair.now - before < millis(100), "at once");
+    }
+    assert_eq!(pair.counter(End::Right, "tcp.syn_cookies_taken"), 2);
+    let [mut server, second] = servers;
+    pair.exchange(secs(20), &mut clients[0], &mut server, (100_000, 100_000));
+    // A guess is no cookie.
+    let reset = pair.counter(End::Right, "tcp.resets_sent");
+    pair.inject(
+        End::Right,
+        &forged(|header| {
+            (header.ack, header.source_port) = (true, 777);
+            (header.sequence_number, header.acknowledgment_number) = (77, 7777);
+        }),
+    );
+    assert_eq!(pair.counter(End::Right, "tcp.resets_sent"), reset + 1);
+    pair.run(secs(20));
+    let all = [&one, &other, &clients[0], &clients[1], &server, &second];
+    pair.clean_up(&all, &[(End::Right, 0)], &[&quota]);
+}
+
+#[test]
 fn frames_that_are_not_for_this_stack_are_counted_as_what_they_are() {
     for kind in IP_KINDS {
         let mut pair = Pair::new(kind, &clean());

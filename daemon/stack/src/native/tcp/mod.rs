@@ -11,6 +11,7 @@
 #![forbid(unsafe_code)]
 
 mod acks;
+mod cookie;
 mod ecn;
 mod info;
 mod input;
@@ -35,7 +36,7 @@ use dmm_proto::Breach;
 use siphasher::sip::SipHasher13;
 
 use super::congestion::Algorithm;
-use super::segment::Segment;
+use super::segment::{Segment, flag};
 use crate::Fifos;
 use crate::config::{self, Congestion, Features, StackConfig};
 use crate::ip::neighbours::Purpose;
@@ -45,6 +46,7 @@ use crate::sockets::options::Options;
 use crate::sockets::room::Room;
 use crate::sockets::{HALF_OPEN_LIFE, Moved, NEIGHBOUR_PATIENCE, Owner};
 use acks::Acks;
+pub(super) use cookie::Cookies;
 use ecn::Ecn;
 pub(super) use input::{Arrival, Trouble};
 pub(super) use output::{Burst, answer_to_stray, write_segment};
@@ -290,6 +292,48 @@ impl Connection {
         connection.take_syn(now, syn);
         connection.state = State::SynReceived;
         connection
+    }
+
+    /// A connection of which nothing was kept but a cookie, which a peer that takes `mss` bytes in a segment
+    /// acknowledges by `segment`. The caller lets that arrive.
+    pub(super) fn from_cookie(
+        now: Instant,
+        parameters: &Parameters,
+        owner: Owner,
+        opening: (Flow, Options),
+        (segment, mss): (&Segment, u16),
+    ) -> Self {
+        let mut syn = Segment {
+            sequence: segment.sequence.wrapping_sub(1),
+            window: segment.window,
+            ..Segment::default()
+        };
+        syn.options.mss = Some(mss);
+        let mut connection = Self::answer(now, parameters, owner, opening, &syn);
+        connection.sender.opened_by(segment.acknowledgement.wrapping_sub(1));
+        // What an ordinary SYN-ACK says, it said.
+        let _ = connection.receiver.advertise(mss.into(), true);
+        connection
+    }
+
+    /// Our answer to a SYN that nothing is kept of.
+    pub(super) fn cookie_answer(
+        parameters: &Parameters,
+        flow: Flow,
+        syn: &Segment,
+        cookie: u32,
+    ) -> Segment {
+        let mut answer = Segment {
+            source: syn.destination,
+            destination: syn.source,
+            sequence: cookie,
+            acknowledgement: syn.sequence.wrapping_add(1),
+            flags: flag::SYN | flag::ACK,
+            window: receiver::EARLY_MAX as u16,
+            ..Segment::default()
+        };
+        answer.options.mss = Some(parameters.mss(flow.remote.ip()));
+        answer
     }
 
     /// Whether its handshake is under way.

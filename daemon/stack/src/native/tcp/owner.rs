@@ -1,6 +1,8 @@
 //! A connection as its owner uses it.
 #![forbid(unsafe_code)]
 
+use std::time::Duration;
+
 use dmm_port::Instant;
 use dmm_port::flow::Flow;
 use dmm_proto::Breach;
@@ -9,7 +11,7 @@ use nix::errno::Errno;
 
 use super::sender::Cork;
 use super::{Connection, State};
-use crate::sockets::{self, HALF_OPEN_FAIR, Owner, Rest};
+use crate::sockets::{self, Owner, Rest};
 use crate::{Fifos, SocketReport};
 
 impl Connection {
@@ -108,8 +110,8 @@ impl sockets::Connection for Connection {
         self.break_off();
     }
 
-    fn is_late(&self, now: Instant) -> bool {
-        self.is_opening() && now.since(self.opened_at) >= HALF_OPEN_FAIR
+    fn opening_for(&self, now: Instant) -> Option<Duration> {
+        self.is_opening().then(|| now.since(self.opened_at))
     }
 
     fn trim(&mut self) -> Result<(), Breach> {

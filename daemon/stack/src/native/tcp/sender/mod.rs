@@ -250,6 +250,11 @@ impl Sender {
         self.window = Window { size, threshold: u64::MAX, mss };
     }
 
+    /// Our SYN had this number, and was acknowledged.
+    pub(super) const fn opened_by(&mut self, initial: u32) {
+        (self.initial, self.una, self.next) = (initial, 1, 1);
+    }
+
     /// The path carries segments of `mss` bytes at most. What is longer is sent again in parts, which is
     /// no sign of congestion (RFC 1191 section 6.4).
     pub(super) fn shrink(&mut self, mss: u64) {
