@@ -105,7 +105,7 @@ fn the_schema_refuses_what_the_parser_refuses() {
         ("/bogus", json!(1)),
         ("/ports/0/bogus", json!(1)),
         ("/stacks/0/tcp", json!({"bogus": 1})),
-        ("/stacks/0/kind", json!("native")),
+        ("/stacks/0/kind", json!("lwip")),
         ("/stacks/0/name", json!("Upper")),
         ("/stacks/0/name", json!("kernel")),
         ("/stacks/0/cores", json!(["0"])),
