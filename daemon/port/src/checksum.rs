@@ -4,22 +4,20 @@
 //! holds its own checksum folds to `0xffff`; the checksum to be written is the complement.
 #![forbid(unsafe_code)]
 
-/// The 16-bit words of `bytes` added up, or what folds to the same; an odd byte at the end counts as the
-/// high one. Words are added by the pair: carries from the lower into the higher are taken back by
-/// [`fold`], as 2^16 is 1 in ones' complement.
+/// The 16-bit words of `bytes` added up and folded; an odd byte at the end counts as the high one. Four
+/// words are added at a time, as carries may be taken back later, and in this machine's byte order, as the
+/// sum of swapped words is the swapped sum (RFC 1071 section 2).
 #[must_use]
 pub fn sum(bytes: &[u8]) -> u64 {
-    let mut sum = 0;
     let (eights, rest) = bytes.as_chunks::<8>();
+    let mut last = [0; 8];
+    last[..rest.len()].copy_from_slice(rest);
+    let mut sum = u128::from(u64::from_ne_bytes(last));
     for eight in eights {
-        let both = u64::from_be_bytes(*eight);
-        sum += (both >> 32) + (both & 0xffff_ffff);
+        sum += u128::from(u64::from_ne_bytes(*eight));
     }
-    let (words, odd) = rest.as_chunks::<2>();
-    for word in words {
-        sum += u64::from(u16::from_be_bytes(*word));
-    }
-    sum + odd.first().map_or(0, |&byte| u64::from(byte) << 8)
+    let halves = (sum & 0xffff_ffff) + (sum >> 32 & 0xffff_ffff) + (sum >> 64);
+    u64::from(u16::from_be(fold(halves as u64)))
 }
 
 /// A sum in ones' complement of 16 bits: what is carried out is added in again.
@@ -43,5 +41,17 @@ mod tests {
         assert_eq!(fold(sum(&bytes)), 0xddf2);
         assert_eq!(sum(&[0xab]), 0xab00);
         assert_eq!(fold(u64::MAX), 0xffff);
+    }
+
+    #[test]
+    fn any_length_comes_out_as_word_by_word() {
+        let bytes: Vec<u8> = (0..200_u8).map(|at| at.wrapping_mul(37) ^ 0xa5).collect();
+        for len in 0..bytes.len() {
+            let word =
+                |pair: &[u8]| u64::from(pair[0]) << 8 | u64::from(*pair.get(1).unwrap_or(&0));
+            let plain: u64 = bytes[..len].chunks(2).map(word).sum();
+            assert_eq!(fold(sum(&bytes[..len])), fold(plain), "{len}");
+        }
+        assert_eq!(fold(sum(&[0xff; 64])), 0xffff);
     }
 }

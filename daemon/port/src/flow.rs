@@ -13,7 +13,7 @@ mod rss;
 use std::hash::{Hash, Hasher};
 use std::net::{IpAddr, SocketAddr};
 
-pub use parse::{message, parse};
+pub use parse::{message, parse, read};
 pub use rss::{
     INDIRECTION_ENTRIES, RSS_KEY, lands_on, shard_of, toeplitz, toeplitz_addresses, toeplitz_with,
 };
@@ -45,7 +45,7 @@ impl Hash for Flow {
                 }
             }
         }
-        state.write_u32(u32::from(self.local.port()) << 16 | u32::from(self.remote.port()));
+        state.write_u64(u64::from(self.local.port()) << 16 | u64::from(self.remote.port()));
     }
 }
 

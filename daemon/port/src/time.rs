@@ -38,6 +38,16 @@ impl Instant {
         self.0 / 1_000
     }
 
+    /// The earlier of two that may be.
+    #[must_use]
+    pub const fn earliest(one: Option<Self>, other: Option<Self>) -> Option<Self> {
+        match (one, other) {
+            (Some(one), Some(other)) => Some(if one.0 <= other.0 { one } else { other }),
+            (Some(at), None) | (None, Some(at)) => Some(at),
+            (None, None) => None,
+        }
+    }
+
     /// The time from `earlier` to `self`, zero if `earlier` is later.
     #[must_use]
     pub const fn since(self, earlier: Self) -> Duration {

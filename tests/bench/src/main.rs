@@ -9,9 +9,11 @@
 #![forbid(unsafe_code)]
 
 mod bench;
+mod callgrind;
 mod compile;
 mod daemon;
 mod echo;
+mod exercise;
 mod figure;
 mod hold;
 mod interrupt;
@@ -20,6 +22,7 @@ mod namespace;
 mod output;
 mod process;
 mod rows;
+mod world;
 
 use std::process::ExitCode;
 
@@ -54,6 +57,9 @@ enum Command {
     /// The client program of some rows
     #[command(hide = true)]
     Hold(hold::Args),
+    /// The program whose instructions are counted
+    #[command(hide = true)]
+    Exercise(exercise::Args),
 }
 
 fn main() -> ExitCode {
@@ -69,9 +75,10 @@ fn main() -> ExitCode {
 
 /// Whether every row could run.
 fn run(cli: &Cli) -> anyhow::Result<bool> {
-    if let Some(Command::Hold(args)) = &cli.command {
-        hold::run(args)?;
-        return Ok(true);
+    match &cli.command {
+        Some(Command::Hold(args)) => return hold::run(args).map(|()| true),
+        Some(Command::Exercise(args)) => return exercise::run(args).map(|()| true),
+        None => {}
     }
     let chosen: Vec<&Row> = rows::ALL.iter().filter(|row| is_chosen(row.name, &cli.rows)).collect();
     anyhow::ensure!(!chosen.is_empty(), "no row is called {:?}: see --list", cli.rows);

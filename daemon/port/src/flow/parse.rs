@@ -30,31 +30,31 @@ const ICMPV6: u8 = 58;
 /// after the IP packet is ignored.
 #[must_use]
 pub fn parse(frame: &[u8]) -> Traffic {
-    ethernet(frame).unwrap_or(Traffic::Other)
+    read(frame).0
 }
 
 /// The message that a whole IP packet carries behind all of its IP headers; `None` of a fragment, and
 /// of what is no sound IP packet.
 #[must_use]
 pub fn message(frame: &[u8]) -> Option<Message<'_>> {
-    let (ethertype, payload) = untagged(frame)?;
-    let packet = match ethertype {
-        ETHERTYPE_IPV4 => ipv4(payload, Extent::Whole)?,
-        ETHERTYPE_IPV6 => ipv6(payload, Extent::Whole)?,
-        _ => return None,
-    };
-    let Packet { destination, source, protocol, fragment, payload } = packet;
-    fragment.is_none().then_some(Message { destination, source, protocol, bytes: payload })
+    read(frame).1
 }
 
-fn ethernet(frame: &[u8]) -> Option<Traffic> {
-    let (ethertype, payload) = untagged(frame)?;
-    match ethertype {
-        ETHERTYPE_IPV4 => whole(ipv4(payload, Extent::Whole)),
-        ETHERTYPE_IPV6 => whole(ipv6(payload, Extent::Whole)),
-        ETHERTYPE_ARP => arp(payload),
-        _ => None,
-    }
+/// What [`parse`] and [`message`] say, in one walk.
+#[must_use]
+pub fn read(frame: &[u8]) -> (Traffic, Option<Message<'_>>) {
+    let Some((ethertype, payload)) = untagged(frame) else { return (Traffic::Other, None) };
+    let packet = match ethertype {
+        ETHERTYPE_IPV4 => ipv4(payload, Extent::Whole),
+        ETHERTYPE_IPV6 => ipv6(payload, Extent::Whole),
+        ETHERTYPE_ARP => return (arp(payload).unwrap_or(Traffic::Other), None),
+        _ => return (Traffic::Other, None),
+    };
+    let Some(packet) = packet else { return (Traffic::Malformed, None) };
+    let traffic = ip(&packet).unwrap_or(Traffic::Other);
+    let Packet { destination, source, protocol, fragment, payload } = packet;
+    let message = Message { destination, source, protocol, bytes: payload };
+    (traffic, fragment.is_none().then_some(message))
 }
 
 /// The type of what follows the Ethernet header and its tags, and that itself.
@@ -69,10 +69,6 @@ fn untagged(frame: &[u8]) -> Option<(u16, &[u8])> {
         payload = payload.get(4..)?;
     }
     Some((ethertype, payload))
-}
-
-fn whole(packet: Option<Packet<'_>>) -> Option<Traffic> {
-    packet.map_or(Some(Traffic::Malformed), |packet| ip(&packet))
 }
 
 fn arp(packet: &[u8]) -> Option<Traffic> {
@@ -112,26 +108,27 @@ struct Piece {
 }
 
 fn ipv4(bytes: &[u8], extent: Extent) -> Option<Packet<'_>> {
-    let header_len = usize::from(bytes.first()? & 0x0f) * 4;
-    if bytes[0] >> 4 != 4 || header_len < 20 {
+    let fixed: &[u8; 20] = bytes.first_chunk()?;
+    let header_len = usize::from(fixed[0] & 0x0f) * 4;
+    if fixed[0] >> 4 != 4 || header_len < 20 {
         return None;
     }
-    let total_len = usize::from(be16(bytes, 2)?);
+    let total_len = usize::from(be16(fixed, 2)?);
     let payload = match extent {
         Extent::Whole => bytes.get(header_len..total_len)?,
         Extent::Quoted => bytes.get(header_len..total_len.min(bytes.len()))?,
     };
-    let protocol = bytes[9];
+    let protocol = fixed[9];
     // RFC 791 section 3.1: "more fragments" is bit 13, the offset the 13 bits below it.
-    let fragmentation = be16(bytes, 6)?;
+    let fragmentation = be16(fixed, 6)?;
     let fragment = (fragmentation & 0x3fff != 0).then_some(Piece {
-        id: u32::from(be16(bytes, 4)?),
+        id: u32::from(be16(fixed, 4)?),
         first: fragmentation & 0x1fff == 0,
         protocol,
     });
     Some(Packet {
-        destination: IpAddr::V4(Ipv4Addr::from_octets(*bytes[16..].first_chunk()?)),
-        source: IpAddr::V4(Ipv4Addr::from_octets(*bytes[12..].first_chunk()?)),
+        destination: IpAddr::V4(Ipv4Addr::from_octets(*fixed[16..].first_chunk()?)),
+        source: IpAddr::V4(Ipv4Addr::from_octets(*fixed[12..].first_chunk()?)),
         protocol,
         fragment,
         payload,

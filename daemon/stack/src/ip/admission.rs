@@ -6,6 +6,7 @@
 
 use std::net::IpAddr;
 
+use dmm_port::flow::{self, Message, Traffic};
 use dmm_port::{RxChecksum, RxFrame};
 
 use super::Counters;
@@ -13,8 +14,21 @@ use super::checksum::{self, Fault};
 use super::discovery::Mac;
 use super::net::Net;
 
-/// Whether a frame is for this stack and undamaged. Counts it if not.
-pub(crate) fn admits(frame: &RxFrame<'_>, mac: Mac, net: &Net, counters: &mut Counters) -> bool {
+/// A frame that is for this stack, read.
+pub(crate) struct Admitted<'a> {
+    /// What it is about.
+    pub(crate) traffic: Traffic,
+    /// What its IP packet carries, if that is whole.
+    pub(crate) message: Option<Message<'a>>,
+}
+
+/// Reads a frame, if it is for this stack and undamaged. Counts it if not.
+pub(crate) fn admit<'a>(
+    frame: &RxFrame<'a>,
+    mac: Mac,
+    net: &Net,
+    counters: &mut Counters,
+) -> Option<Admitted<'a>> {
     let bytes = frame.bytes;
     // The port accepts all addresses. Of group addresses the lowest bit of the first byte is 1.
     let to_us = bytes.first_chunk().is_some_and(|to: &Mac| *to == mac);
@@ -33,14 +47,20 @@ pub(crate) fn admits(frame: &RxFrame<'_>, mac: Mac, net: &Net, counters: &mut Co
         {
             &mut counters.drop_not_ours
         }
-        Some(_) => match checksum::fault(frame) {
-            None => return true,
-            Some(Fault::Wrong) => &mut counters.drop_checksum,
-            Some(Fault::Partial) => &mut counters.drop_checksum_partial,
-        },
+        Some(_) => {
+            let (traffic, message) = flow::read(bytes);
+            // The port may have verified it. Of a fragment nothing can be said yet.
+            let verified = frame.checksum == RxChecksum::Good;
+            let fault = message.as_ref().filter(|_| !verified).and_then(checksum::fault);
+            match fault {
+                None => return Some(Admitted { traffic, message }),
+                Some(Fault::Wrong) => &mut counters.drop_checksum,
+                Some(Fault::Partial) => &mut counters.drop_checksum_partial,
+            }
+        }
     };
     *fault += 1;
-    false
+    None
 }
 
 /// Where an IP packet goes, if its header says.

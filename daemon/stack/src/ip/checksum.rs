@@ -8,7 +8,7 @@
 use std::net::IpAddr;
 
 use dmm_port::checksum::{fold, sum};
-use dmm_port::{RxChecksum, RxFrame, flow};
+use dmm_port::flow::Message;
 
 /// What is wrong with the checksum of a TCP, UDP or ICMP message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -26,13 +26,8 @@ const TCP: u8 = 6;
 const UDP: u8 = 17;
 const ICMPV6: u8 = 58;
 
-/// The fault of a frame's TCP, UDP or ICMP checksum, if it has one. Nothing is said of frames that the
-/// port verified, and of fragments.
-pub(crate) fn fault(frame: &RxFrame<'_>) -> Option<Fault> {
-    if frame.checksum == RxChecksum::Good {
-        return None;
-    }
-    let message = flow::message(frame.bytes)?;
+/// The fault of a TCP, UDP or ICMP message's checksum, if it has one.
+pub(crate) fn fault(message: &Message<'_>) -> Option<Fault> {
     let mut bytes = message.bytes;
     if message.protocol == UDP {
         // What follows a datagram in its packet is no part of it.
@@ -84,7 +79,7 @@ mod tests {
     use super::*;
 
     fn of(bytes: &[u8]) -> Option<Fault> {
-        fault(&RxFrame { bytes, checksum: RxChecksum::Unknown, hash: None })
+        fault(&dmm_port::flow::message(bytes)?)
     }
 
     /// One frame of each kind, and where its checksum and addresses are.
@@ -113,8 +108,6 @@ mod tests {
             let segment = u64::from(!fold(sum(&frame[segment_at..])));
             frame[at..at + 2].copy_from_slice(&fold(whole + segment).to_be_bytes());
             assert_eq!(of(&frame), Some(Fault::Partial));
-            let verified = RxFrame { bytes: &frame, checksum: RxChecksum::Good, hash: None };
-            assert_eq!(fault(&verified), None);
             frame[at] ^= 0x55;
             assert_eq!(of(&frame), Some(Fault::Wrong));
             // A fragment's checksum is of more than the frame holds.

@@ -103,6 +103,11 @@ impl Echoes {
         }
     }
 
+    /// Whether a poll has nothing to do.
+    pub(crate) const fn is_idle(&self) -> bool {
+        self.requests.is_empty() && !self.is_due
+    }
+
     /// Whether a poll could send one.
     pub(crate) const fn is_due(&self) -> bool {
         self.is_due

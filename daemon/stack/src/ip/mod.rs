@@ -14,7 +14,7 @@ pub(crate) mod net;
 pub(crate) mod packet;
 pub(crate) mod reassembly;
 
-pub(crate) use admission::admits;
+pub(crate) use admission::{Admitted, admit};
 pub(crate) use counters::{Counters, MEANINGS};
 
 /// What writes a frame, given our and the neighbour's Ethernet address.

@@ -104,13 +104,17 @@ impl Stack for NativeStack {
     }
 
     fn poll(&mut self, now: Instant, tx: &mut TxBurst<'_>, events: &mut Vec<Event>) {
-        self.reassembler.expire(now);
-        self.link.counters.add_fragment_losses(self.reassembler.take_losses());
+        if self.reassembler.next_expiry().is_some_and(|at| at <= now) {
+            self.reassembler.expire(now);
+            self.link.counters.add_fragment_losses(self.reassembler.take_losses());
+        }
         self.link.ask_neighbours(now, tx);
-        let link = &mut self.link;
-        self.echoes.poll(now, &mut self.sockets.events, |(to, len), write| {
-            link.send(now, tx, (to, len, Purpose::Socket), write)
-        });
+        if !self.echoes.is_idle() {
+            let link = &mut self.link;
+            self.echoes.poll(now, &mut self.sockets.events, |(to, len), write| {
+                link.send(now, tx, (to, len, Purpose::Socket), write)
+            });
+        }
         for _ in 0..self.link.looped() {
             self.receive_looped(now, tx);
         }
@@ -133,13 +137,9 @@ impl Stack for NativeStack {
         if due {
             return Some(now);
         }
-        let timers = [
-            self.sockets.slots.next_wake(),
-            self.link.question_at(),
-            self.reassembler.next_expiry(),
-            self.echoes.deadline(),
-        ];
-        timers.into_iter().flatten().min()
+        let sockets = self.sockets.slots.next_wake();
+        let link = Instant::earliest(self.link.question_at(), self.reassembler.next_expiry());
+        Instant::earliest(Instant::earliest(sockets, link), self.echoes.deadline())
     }
 
     fn trim(&mut self, _now: Instant) {

@@ -5,17 +5,16 @@
 //! its listener's backlog.
 #![forbid(unsafe_code)]
 
-use dmm_port::flow::{self, Flow, Traffic, Transport};
+use dmm_port::flow::{Flow, Traffic, Transport};
 use dmm_port::{Instant, RxChecksum, RxFrame, TxBurst};
 
 use super::NativeStack;
 use super::icmp::Unreachable;
 use super::segment::{Segment, flag};
 use super::tcp::{Arrival, Connection, answer_to_stray, write_segment};
-use crate::ip::admits;
 use crate::ip::neighbours::Purpose;
 use crate::ip::packet::{UDP_BYTES, class_of, headers_bytes};
-use crate::ip::{self};
+use crate::ip::{self, Admitted, admit};
 use crate::sockets::Owner;
 use crate::sockets::slots::SlotIndex;
 
@@ -28,12 +27,13 @@ impl NativeStack {
         tx: &mut TxBurst<'_>,
     ) {
         let bytes = frame.bytes;
-        if !admits(frame, self.link.mac(), &self.sockets.net, &mut self.link.counters) {
-            return;
-        }
-        match flow::parse(bytes) {
-            Traffic::Tcp(flow) => self.receive_tcp(now, bytes, flow, tx),
-            Traffic::Udp(flow) => self.receive_udp(now, bytes, flow, tx),
+        let mac = self.link.mac();
+        let admitted = admit(frame, mac, &self.sockets.net, &mut self.link.counters);
+        let Some(Admitted { traffic, message }) = admitted else { return };
+        let payload = message.map_or(&[][..], |message| message.bytes);
+        match traffic {
+            Traffic::Tcp(flow) => self.receive_tcp(now, (class_of(bytes), payload), flow, tx),
+            Traffic::Udp(flow) => self.receive_udp(now, (bytes, payload), flow, tx),
             Traffic::Fragment { .. } => self.receive_fragment(now, bytes, tx),
             Traffic::Arp { .. } | Traffic::Ndp { .. } => {
                 if let Some(learned) = self.link.hear_neighbour(now, bytes, tx) {
@@ -53,7 +53,7 @@ impl NativeStack {
             Traffic::Other => {
                 self.link.counters.drop_unknown += 1;
                 // RFC 1122 section 3.2.2.1.
-                let stranger = flow::message(bytes).is_some_and(|message| {
+                let stranger = message.is_some_and(|message| {
                     !matches!(
                         message.protocol,
                         ip::packet::protocol::ICMP | ip::packet::protocol::ICMPV6
@@ -86,11 +86,16 @@ impl NativeStack {
         }
     }
 
-    fn receive_udp(&mut self, now: Instant, bytes: &[u8], flow: Flow, tx: &mut TxBurst<'_>) {
-        let Some(message) = flow::message(bytes) else { return };
+    fn receive_udp(
+        &mut self,
+        now: Instant,
+        (frame, datagram): (&[u8], &[u8]),
+        flow: Flow,
+        tx: &mut TxBurst<'_>,
+    ) {
         let len =
-            message.bytes.get(4..6).map_or(0, |len| usize::from(len[0]) << 8 | usize::from(len[1]));
-        let Some(payload) = message.bytes.get(UDP_BYTES..len) else {
+            datagram.get(4..6).map_or(0, |len| usize::from(len[0]) << 8 | usize::from(len[1]));
+        let Some(payload) = datagram.get(UDP_BYTES..len) else {
             self.sockets.counters.drop_bad_datagram += 1;
             return;
         };
@@ -99,19 +104,24 @@ impl NativeStack {
             None => {
                 // RFC 1122 section 4.1.3.1.
                 self.sockets.counters.drop_no_socket += 1;
-                self.return_packet(now, bytes, Unreachable::Port, tx);
+                self.return_packet(now, frame, Unreachable::Port, tx);
             }
         }
     }
 
-    fn receive_tcp(&mut self, now: Instant, bytes: &[u8], flow: Flow, tx: &mut TxBurst<'_>) {
+    fn receive_tcp(
+        &mut self,
+        now: Instant,
+        (class, message): (u8, &[u8]),
+        flow: Flow,
+        tx: &mut TxBurst<'_>,
+    ) {
         if !self.sockets.net.is_own(flow.local.ip()) {
             // RFC 1122 section 4.2.3.10: TCP has no groups.
             self.link.counters.drop_not_ours += 1;
             return;
         }
-        let message = flow::message(bytes);
-        let Some((segment, payload)) = message.and_then(|m| Segment::read(m.bytes)) else {
+        let Some((segment, payload)) = Segment::read(message) else {
             self.link.counters.drop_malformed += 1;
             return;
         };
@@ -120,7 +130,7 @@ impl NativeStack {
         };
         let Some(connection) = self.sockets.slots.connection(index) else { return };
         self.sockets.counters.rx_segments += 1;
-        match connection.arrive(now, (&segment, class_of(bytes)), payload) {
+        match connection.arrive(now, (&segment, class), payload) {
             Ok(Arrival::Reopen) if self.sockets.may_reopen(index, flow.local) => {
                 self.sockets.remove(index);
                 self.receive_stray(now, flow, &segment, payload, tx);

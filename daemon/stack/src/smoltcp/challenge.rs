@@ -73,7 +73,6 @@ pub(super) fn write(
 
 #[cfg(test)]
 mod tests {
-    use dmm_port::{RxChecksum, RxFrame};
     use etherparse::{NetSlice, PacketBuilder, SlicedPacket, TransportSlice};
 
     use super::*;
@@ -91,9 +90,7 @@ mod tests {
             let numbers = (TcpSeqNumber(-3), TcpSeqNumber(99), 512);
             let len = write(&frame, numbers, &mut answer).unwrap();
             let answer = &answer[..len];
-            let checksum = RxChecksum::Unknown;
-            let received = RxFrame { bytes: answer, checksum, hash: None };
-            assert_eq!(checksum::fault(&received), None);
+            assert_eq!(checksum::fault(&dmm_port::flow::message(answer).unwrap()), None);
             let packet = SlicedPacket::from_ethernet(answer).unwrap();
             assert_eq!(answer[..12], [[2; 6], [4; 6]].concat());
             match packet.net.unwrap() {

@@ -12,14 +12,14 @@ use ::smoltcp::wire::{
     EthernetFrame, EthernetProtocol, IpListenEndpoint, IpProtocol, Ipv4Packet, Ipv6Packet,
     TcpPacket,
 };
-use dmm_port::flow::{self, Flow, Traffic};
+use dmm_port::flow::{Flow, Traffic};
 use dmm_port::{Instant, RxChecksum, RxFrame, TxBurst};
 
 use super::SmoltcpStack;
 use super::challenge;
 use super::connection::{Connection, Phase};
 use super::sequence::{REPETITIONS, Verdict};
-use crate::ip::admits;
+use crate::ip::admit;
 use crate::sockets::Owner;
 use crate::sockets::slots::SlotIndex;
 
@@ -32,10 +32,9 @@ impl SmoltcpStack {
         tx: &mut TxBurst<'_>,
     ) {
         let bytes = frame.bytes;
-        if !admits(frame, self.mac, &self.sockets.net, &mut self.counters) {
-            return;
-        }
-        match flow::parse(bytes) {
+        let admitted = admit(frame, self.mac, &self.sockets.net, &mut self.counters);
+        let Some(admitted) = admitted else { return };
+        match admitted.traffic {
             Traffic::Tcp(flow) => self.receive_segment(now, frame, flow, tx),
             Traffic::Udp(flow) => {
                 if self.receive_datagram(now, bytes, flow.local, tx).is_err() {

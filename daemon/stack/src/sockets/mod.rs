@@ -23,6 +23,7 @@ pub(crate) mod slots;
 pub(crate) mod udp;
 
 use std::collections::HashMap;
+use std::hash::BuildHasher;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
 
@@ -31,6 +32,7 @@ use dmm_port::flow::Flow;
 use dmm_proto::Breach;
 use dmm_proto::op::{How, SocketOption};
 use nix::errno::Errno;
+use siphasher::sip::SipHasher13;
 
 use crate::config::StackConfig;
 use crate::ip::net::Net;
@@ -136,15 +138,27 @@ pub(crate) struct Moved {
     pub(crate) ended: bool,
 }
 
+/// Hashes of what peers choose, with a key that they do not know: they cannot choose what collides.
+#[derive(Clone, Copy, Debug)]
+struct Keyed(u64);
+
+impl BuildHasher for Keyed {
+    type Hasher = SipHasher13;
+
+    fn build_hasher(&self) -> SipHasher13 {
+        SipHasher13::new_with_keys(self.0, !self.0)
+    }
+}
+
 /// All sockets of an instance.
 pub(crate) struct Sockets<C> {
     /// The network that they are on.
     pub(crate) net: Net,
     /// Themselves.
     pub(crate) slots: Slots<C>,
-    flows: HashMap<Flow, SlotIndex>,
-    listeners: HashMap<SocketAddr, SlotIndex>,
-    datagrams: HashMap<SocketAddr, SlotIndex>,
+    flows: HashMap<Flow, SlotIndex, Keyed>,
+    listeners: HashMap<SocketAddr, SlotIndex, Keyed>,
+    datagrams: HashMap<SocketAddr, SlotIndex, Keyed>,
     /// Sockets that wait for a neighbour's Ethernet address.
     waiting: Vec<SlotIndex>,
     /// What is to be told.
@@ -160,12 +174,13 @@ pub(crate) struct Sockets<C> {
 impl<C: Connection> Sockets<C> {
     /// No sockets yet.
     pub(crate) fn new(config: &StackConfig, net: Net) -> Self {
+        let keyed = Keyed(config.seed);
         Self {
             net,
             slots: Slots::new(config.sockets_max),
-            flows: HashMap::new(),
-            listeners: HashMap::new(),
-            datagrams: HashMap::new(),
+            flows: HashMap::with_hasher(keyed),
+            listeners: HashMap::with_hasher(keyed),
+            datagrams: HashMap::with_hasher(keyed),
             waiting: Vec::new(),
             events: Vec::new(),
             counters: Counters::default(),

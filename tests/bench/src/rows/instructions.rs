@@ -8,11 +8,9 @@
 use std::path::Path;
 use std::process::Command;
 
-use anyhow::{Context, ensure};
-use tempfile::TempDir;
-
 use super::Measured;
 use crate::bench::{Effort, program};
+use crate::callgrind::{callgrind, total};
 use crate::compile;
 use crate::daemon::{Daemon, WIRE, on_wire};
 use crate::figure::{Better, Figure};
@@ -102,16 +100,6 @@ fn in_client(case: &Case, function: &str) -> anyhow::Result<f64> {
     Ok(a_message(counts))
 }
 
-/// `program` under callgrind, which leaves what it counted in `folder`.
-fn callgrind(folder: &TempDir, options: &[&str], program: &Path) -> Command {
-    let mut command = Command::new("valgrind");
-    command.args(["-q", "--tool=callgrind"]).args(options);
-    let mut file = std::ffi::OsString::from("--callgrind-out-file=");
-    file.push(folder.path().join("out"));
-    command.arg(file).arg(program);
-    command
-}
-
 fn client_command(mut command: Command, case: &Case, messages: u32) -> Command {
     command.args([case.kind, "left", "right", WIRE[1]]);
     command.arg(messages.to_string()).arg(case.burst.to_string());
@@ -124,17 +112,6 @@ fn run(mut command: Command, daemon: &Daemon) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Instructions in one of callgrind's files.
-fn total(folder: &TempDir, file: &str) -> anyhow::Result<u64> {
-    let path = folder.path().join(file);
-    let text =
-        std::fs::read_to_string(&path).with_context(|| format!("callgrind left no {file}"))?;
-    let line = text.lines().find_map(|line| line.strip_prefix("totals: "));
-    let total = line.with_context(|| format!("callgrind's {file} has no total"))?.trim().parse()?;
-    ensure!(total > 0, "callgrind counted nothing in {file}");
-    Ok(total)
-}
-
 fn a_message([short, long]: [u64; 2]) -> f64 {
     (long as f64 - short as f64) / f64::from(MESSAGES[1] - MESSAGES[0])
 }
@@ -144,14 +121,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_total_is_found_and_nothing_is_an_error() {
-        let folder = tempfile::tempdir().unwrap();
-        std::fs::write(folder.path().join("out"), "events: Ir\nfn=(1)\n1 5\n\ntotals: 4800\n")
-            .unwrap();
-        std::fs::write(folder.path().join("out-02"), "totals: 0\n").unwrap();
-        assert_eq!(total(&folder, "out").unwrap(), 4800);
-        assert!(total(&folder, "out-02").is_err());
-        assert!(total(&folder, "out-03").is_err());
+    fn what_starting_takes_is_not_counted() {
         assert_eq!(a_message([3200, 9600]), 2.0);
     }
 }

@@ -7,6 +7,7 @@ mod idle;
 mod instructions;
 mod memory;
 mod ring;
+mod segments;
 mod stacks;
 mod traffic;
 
@@ -33,7 +34,7 @@ pub struct Row {
 }
 
 /// All rows, in the order in which they run.
-pub const ALL: [Row; 14] = [
+pub const ALL: [Row; 15] = [
     Row {
         name: "rtt",
         about: "echo of 64 bytes over two stacks and a wire, beside kernel loopback",
@@ -85,6 +86,11 @@ pub const ALL: [Row; 14] = [
         name: "instructions",
         about: "instructions of a 64-byte message in the client and in the daemon, by callgrind",
         run: instructions::of_messages,
+    },
+    Row {
+        name: "segments",
+        about: "instructions of a segment in a stack, by callgrind",
+        run: segments::in_a_stack,
     },
     Row {
         name: "memory",

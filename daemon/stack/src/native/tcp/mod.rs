@@ -465,14 +465,9 @@ impl Connection {
         if self.state == State::Closed {
             return self.backoff.at();
         }
-        let times = [
-            self.gives_up_at().map(|(at, _)| at),
-            self.sender.deadline(),
-            self.acks.at(),
-            self.keep_alive_at(),
-            self.backoff.at(),
-            self.over_at,
-        ];
-        times.into_iter().flatten().min().map(|at| at.max(now))
+        let peer = Instant::earliest(self.gives_up_at().map(|(at, _)| at), self.keep_alive_at());
+        let segments = Instant::earliest(self.sender.deadline(), self.acks.at());
+        let rest = Instant::earliest(self.backoff.at(), self.over_at);
+        Instant::earliest(Instant::earliest(peer, segments), rest).map(|at| at.max(now))
     }
 }

@@ -78,10 +78,10 @@ impl Connection {
         }
         if let Some(mut piece) = self.sender.next_piece(!self.is_opening()) {
             // A peer that coalesces is not to wait for more than Linux would hand its device at once.
-            if !piece.again {
+            if !piece.again && piece.len > 0 {
                 let train = self.sender.train();
                 let last = burst.segments % train == train - 1;
-                piece.ends_train = train > 1 && piece.len > 0 && last;
+                piece.ends_train = train > 1 && last;
             }
             piece.push |= piece.ends_train && (!piece.again || burst.end == Some(piece.start));
             return Some(Next::Piece(piece));

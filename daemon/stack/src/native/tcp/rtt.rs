@@ -21,6 +21,8 @@ pub(super) struct Rtt {
     /// The smoothed time and its variation, once there was a sample.
     smoothed: Option<(Duration, Duration)>,
     least: Option<(Duration, Instant)>,
+    /// The timeout before it is doubled.
+    base: Duration,
     /// How often the timeout was doubled.
     doubled: u32,
 }
@@ -28,18 +30,20 @@ pub(super) struct Rtt {
 impl Rtt {
     /// No sample yet.
     pub(super) const fn new() -> Self {
-        Self { smoothed: None, least: None, doubled: 0 }
+        Self { smoothed: None, least: None, base: RTO_INITIAL, doubled: 0 }
     }
 
     /// Takes a sample.
     pub(super) fn sample(&mut self, now: Instant, sample: Duration) {
-        self.smoothed = Some(match self.smoothed {
+        let (mean, variation) = match self.smoothed {
             None => (sample, sample / 2),
             Some((mean, variation)) => {
                 let off = mean.abs_diff(sample);
                 ((mean * 7 + sample) / 8, (variation * 3 + off) / 4)
             }
-        });
+        };
+        self.smoothed = Some((mean, variation));
+        self.base = (mean + (variation * 4).max(SLACK_MIN)).min(RTO_MAX);
         if self.least.is_none_or(|(least, at)| sample <= least || now.since(at) > MIN_LIFE) {
             self.least = Some((sample, now));
         }
@@ -62,10 +66,10 @@ impl Rtt {
 
     /// The retransmission timeout.
     pub(super) fn timeout(&self) -> Duration {
-        let base = self
-            .smoothed
-            .map_or(RTO_INITIAL, |(mean, variation)| mean + (variation * 4).max(SLACK_MIN));
-        base.saturating_mul(1 << self.doubled.min(16)).min(RTO_MAX)
+        match self.doubled {
+            0 => self.base,
+            doubled => self.base.saturating_mul(1 << doubled.min(16)).min(RTO_MAX),
+        }
     }
 
     /// The smoothed round trip time.

@@ -346,11 +346,15 @@ impl Scoreboard {
         (least, smoothed): (Option<Duration>, Option<Duration>),
     ) -> (u64, Option<Instant>) {
         let Some(newest) = self.newest else { return (0, None) };
+        let later = |record: &Sent| (record.at, record.end) >= (newest.at, newest.end);
+        // Nothing was sent again: what follows was sent later still.
+        if self.again_count == 0 && self.records.front().is_none_or(later) {
+            return (0, None);
+        }
         let patience = newest.rtt + self.reordering_window(recovering, least, smoothed);
         let (mut lost, mut look_at) = (0, None);
         for record in &mut self.records {
-            if (record.at, record.end) >= (newest.at, newest.end) {
-                // Nothing was sent again: what follows was sent later still.
+            if later(record) {
                 if self.again_count == 0 {
                     break;
                 }

@@ -131,8 +131,10 @@ impl Sender {
         let Some(round) = self.rtt.smoothed().filter(|round| !round.is_zero()) else {
             return half.min(2);
         };
-        let rate = u128::from(self.window.size) * 2 * 1_000_000 / round.as_nanos();
-        let segments = usize::try_from(rate / u128::from(self.mss)).unwrap_or(usize::MAX);
+        // In nanoseconds, of which a round trip has less than 2^63.
+        let round = u64::try_from(round.as_nanos()).unwrap_or(u64::MAX);
+        let per_milli = self.window.size.saturating_mul(2_000_000) / round / self.mss;
+        let segments = usize::try_from(per_milli).unwrap_or(usize::MAX);
         segments.clamp(2, TRAIN_MAX).min(half)
     }
 
