@@ -113,10 +113,14 @@ pub enum SocketOption {
     TrafficClass,
     /// `TCP_MAXSEG`: 88 to 32,767 bytes, 0 for the link's; of a connection, before it is opened.
     MaxSegment,
+    /// `TCP_FASTOPEN`: of a listener, connections whose SYN had payload and whose handshake is not complete,
+    /// at most; of a connection before its SYN, 1 if that is to carry what is written, or to ask for the
+    /// cookie that this takes (RFC 7413).
+    FastOpen,
 }
 
 impl SocketOption {
-    const ALL: [Self; 9] = [
+    const ALL: [Self; 10] = [
         Self::NoDelay,
         Self::KeepAlive,
         Self::HopLimit,
@@ -126,6 +130,7 @@ impl SocketOption {
         Self::RecordEnd,
         Self::TrafficClass,
         Self::MaxSegment,
+        Self::FastOpen,
     ];
 }
 

@@ -43,6 +43,7 @@ pub fn of(
             keepalive_s: config.tcp.keepalive_s,
             features: stack::Features::ALL,
             ecn: stack::Ecn::default(),
+            fast_open_key: None,
         },
         udp: stack::UdpConfig { rx_buffer: config.udp.rx_buffer, tx_buffer: config.udp.tx_buffer },
         sockets_max,

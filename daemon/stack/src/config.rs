@@ -60,6 +60,9 @@ pub struct TcpConfig {
     pub features: Features,
     /// Explicit congestion notification.
     pub ecn: Ecn,
+    /// The key of the cookies of TCP Fast Open (RFC 7413), as `TCP_FASTOPEN_KEY` takes it. `None`: one that
+    /// follows from the seed.
+    pub fast_open_key: Option<[u8; 16]>,
 }
 
 /// Explicit congestion notification (RFC 3168), of the kind `native`.
@@ -88,11 +91,14 @@ pub struct Features {
     pub frto: bool,
     /// Segments older than what was received are dropped (RFC 7323 section 5).
     pub paws: bool,
+    /// Timestamps (RFC 7323 section 3).
+    pub stamps: bool,
 }
 
 impl Features {
     /// All of them.
-    pub const ALL: Self = Self { sack: true, rack: true, prr: true, frto: true, paws: true };
+    pub const ALL: Self =
+        Self { sack: true, rack: true, prr: true, frto: true, paws: true, stamps: true };
 }
 
 /// UDP's tuning.

@@ -360,6 +360,11 @@ pub trait Stack: Send {
     /// The address to come from when talking to `remote`, or `None` if no route leads there.
     fn source_for(&self, remote: IpAddr) -> Option<IpAddr>;
 
+    /// Bytes that a SYN to `remote` may carry (RFC 7413), if its cookie is known.
+    fn fast_open_room(&self, _remote: IpAddr) -> Option<u16> {
+        None
+    }
+
     /// What a TCP connection knows of itself, if this kind tells.
     fn tcp_info(&mut self, _now: Instant, _socket: SocketId) -> Option<TcpInfo> {
         None

@@ -31,6 +31,8 @@ impl World {
             local: None,
             nonblocking: false,
             corked: false,
+            fast: false,
+            deferred: None,
             more: false,
             role: Role::Fresh,
             options: Vec::new(),
@@ -72,7 +74,9 @@ impl World {
         self.get(fd)?.role =
             Role::Listener(Listener { id, credits: Vec::new(), accepted: Vec::new() });
         let options = self.get(fd)?.options.clone();
-        for (option, value) in options {
+        // As public scripts set the system: on every listener, without its asking.
+        let fast = self.fast_open.then_some((SocketOption::FastOpen, backlog));
+        for (option, value) in fast.into_iter().chain(options) {
             self.submit(Request::SetOption { socket: id, option, value })?;
         }
         (0..CREDITS).try_for_each(|_| self.credit(fd))
@@ -110,6 +114,41 @@ impl World {
             Role::Listener(_) | Role::Epoll(_) => return Err(Errno::EISCONN),
             Role::Stream(_) => return self.is_connected(fd, true),
         }
+        let fast = self.get(fd)?.fast;
+        if fast && self.fast_open_room(peer.ip()).is_some() {
+            self.get(fd)?.deferred = Some(peer);
+            return Ok(());
+        }
+        self.begin(fd, peer, fast)?;
+        self.act();
+        Err(Errno::EINPROGRESS)
+    }
+
+    /// sendto(2) with `MSG_FASTOPEN`: what goes with the SYN. `EINPROGRESS` if nothing does.
+    pub fn open_with(&mut self, fd: i32, peer: SocketAddr, bytes: &[u8]) -> Result<usize, Errno> {
+        match &self.get(fd)?.role {
+            Role::Fresh => {}
+            Role::Listener(_) | Role::Epoll(_) => return Err(Errno::EISCONN),
+            Role::Stream(_) => {
+                return self.is_connected(fd, true).and(Err(Errno::EISCONN));
+            }
+        }
+        let room = self.fast_open_room(peer.ip());
+        self.begin(fd, peer, true)?;
+        let stream = self.stream(fd)?;
+        let (socket, len) = (stream.client.socket, bytes.len().min(room.unwrap_or(0)));
+        let written = stream.client.writer.write(&[&bytes[..len]], false);
+        self.submit(Request::Send { socket })?;
+        if written == 0 { Err(Errno::EINPROGRESS) } else { Ok(written) }
+    }
+
+    /// Whom the next write is to connect to.
+    pub fn take_deferred(&mut self, fd: i32) -> Option<SocketAddr> {
+        self.get(fd).ok()?.deferred.take()
+    }
+
+    /// Begins a connection attempt.
+    fn begin(&mut self, fd: i32, peer: SocketAddr, fast: bool) -> Result<(), Errno> {
         let mut local = match self.get(fd)?.local {
             Some(local) => local,
             None => SocketAddr::new(self.source_for(peer.ip())?, self.new_port()),
@@ -127,11 +166,12 @@ impl World {
             self.get(fd)?.role = Role::Fresh;
             return Err(errno);
         }
-        for (option, value) in options {
+        let fast = (SocketOption::FastOpen, u32::from(fast));
+        let options = options.into_iter().filter(|(option, _)| *option != SocketOption::FastOpen);
+        for (option, value) in options.chain([fast]) {
             self.ask(Request::SetOption { socket, option, value })?;
         }
-        self.act();
-        Err(Errno::EINPROGRESS)
+        Ok(())
     }
 
     /// How a connection attempt stands: `EALREADY` while it does not.
@@ -320,6 +360,7 @@ impl World {
     pub fn ready(&mut self, fd: i32) -> i16 {
         let Ok(socket) = self.get(fd) else { return libc::POLLNVAL };
         match &mut socket.role {
+            Role::Fresh if socket.deferred.is_some() => libc::POLLOUT | libc::POLLWRNORM,
             Role::Fresh => libc::POLLOUT | libc::POLLHUP,
             Role::Epoll(_) => 0,
             Role::Listener(listener) if listener.accepted.is_empty() => 0,

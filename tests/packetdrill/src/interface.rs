@@ -241,6 +241,9 @@ fn read_at(fd: c_int, bytes: &mut [u8], flags: c_int) -> Result<usize, Errno> {
 }
 
 fn write_at(fd: c_int, bytes: &[u8], flags: c_int) -> Result<usize, Errno> {
+    if let Some(peer) = with(|world| world.take_deferred(fd)) {
+        return open_with(fd, peer, bytes, flags);
+    }
     with(|world| world.announce(fd, bytes.len(), flags))?;
     let result = write_all(fd, bytes, flags);
     with(|world| world.conclude(fd, flags))?;
@@ -431,11 +434,42 @@ unsafe extern "C" fn sendto(
     bytes: *const c_void,
     len: usize,
     flags: c_int,
-    _: *const sockaddr,
-    _: socklen_t,
+    address: *const sockaddr,
+    address_len: socklen_t,
 ) -> ssize_t {
+    if flags & libc::MSG_FASTOPEN == 0 {
+        // SAFETY: as sendto(2) has it.
+        return unsafe { send(user, fd, bytes, len, flags) };
+    }
+    if with(|world| world.is_connected(fd, true)) == Err(Errno::EISCONN) {
+        // It has no effect then.
+        // SAFETY: as sendto(2) has it.
+        return unsafe { send(user, fd, bytes, len, flags) };
+    }
     // SAFETY: as sendto(2) has it.
-    unsafe { send(user, fd, bytes, len, flags) }
+    let (peer, bytes) = unsafe { (read_address(address, address_len), readable(bytes, len)) };
+    answer_len(peer.and_then(|peer| open_with(fd, peer, bytes?, flags)))
+}
+
+/// Connects, with what goes on the SYN; a call that blocks waits for the peer, and sends the rest.
+fn open_with(fd: c_int, peer: SocketAddr, bytes: &[u8], flags: c_int) -> Result<usize, Errno> {
+    let result = with(|world| world.open_with(fd, peer, bytes));
+    let waits = with(|world| world.get(fd).is_ok_and(|socket| !socket.nonblocking));
+    let written = match result {
+        Ok(written) if !waits => return Ok(written),
+        Ok(written) => written,
+        Err(Errno::EINPROGRESS) if waits => 0,
+        Err(errno) => return Err(errno),
+    };
+    until_done(fd, |world| match world.is_connected(fd, false) {
+        Err(Errno::EALREADY) => Err(Errno::EAGAIN),
+        result => result,
+    })?;
+    match write_at(fd, &bytes[written..], flags) {
+        Ok(more) => Ok(written + more),
+        Err(_) if written > 0 => Ok(written),
+        Err(errno) => Err(errno),
+    }
 }
 
 unsafe extern "C" fn sendmsg(_: User, fd: c_int, message: *const msghdr, flags: c_int) -> ssize_t {
@@ -443,8 +477,17 @@ unsafe extern "C" fn sendmsg(_: User, fd: c_int, message: *const msghdr, flags: 
         return answer_len(Err(Errno::EFAULT));
     }
     // SAFETY: as sendmsg(2) has it.
-    let parts = unsafe { gather((*message).msg_iov, (*message).msg_iovlen) };
-    answer_len(parts.and_then(|parts| write_at(fd, &parts.concat(), flags)))
+    let (parts, peer) = unsafe {
+        let parts = gather((*message).msg_iov, (*message).msg_iovlen);
+        (parts, read_address((*message).msg_name.cast(), (*message).msg_namelen))
+    };
+    answer_len(parts.and_then(|parts| {
+        let bytes = parts.concat();
+        match flags & libc::MSG_FASTOPEN {
+            0 => write_at(fd, &bytes, flags),
+            _ => open_with(fd, peer?, &bytes, flags),
+        }
+    }))
 }
 
 extern "C" fn fcntl(_: User, fd: c_int, command: c_int, value: c_long) -> c_int {
@@ -564,6 +607,12 @@ unsafe extern "C" fn setsockopt(
             }
             (libc::IPPROTO_TCP, libc::TCP_USER_TIMEOUT) => {
                 world.set(fd, SocketOption::UserTimeout, number)?;
+            }
+            (libc::IPPROTO_TCP, libc::TCP_FASTOPEN) => {
+                world.set(fd, SocketOption::FastOpen, number)?;
+            }
+            (libc::IPPROTO_TCP, libc::TCP_FASTOPEN_CONNECT) => {
+                world.get(fd)?.fast = number != 0;
             }
             (libc::SOL_IP, libc::IP_TOS) => world.set(fd, SocketOption::TrafficClass, number)?,
             (libc::SOL_IP, libc::IP_MTU_DISCOVER) => {}

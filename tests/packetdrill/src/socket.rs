@@ -76,6 +76,10 @@ pub struct Socket {
     pub nonblocking: bool,
     /// `TCP_CORK`.
     pub corked: bool,
+    /// `TCP_FASTOPEN_CONNECT`.
+    pub fast: bool,
+    /// Whom the first write connects to.
+    pub deferred: Option<SocketAddr>,
     /// The last write had `MSG_MORE`.
     pub more: bool,
     /// What it is.

@@ -20,17 +20,33 @@ use nix::errno::Errno;
 
 use crate::socket::Socket;
 
-/// Whom scripts call the local host, and where they send from.
-const OWN: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 168, 0, 1));
-const GATEWAY: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 168, 0, 2));
+/// Whom scripts call the local host, the usual one first, and where they send from.
+const OWN: [IpAddr; 3] = [own(1), own(2), own(3)];
+const GATEWAY: IpAddr = own(254);
 const OWN_MAC: [u8; 6] = [2, 0, 0, 0, 0, 1];
 const GATEWAY_MAC: [u8; 6] = [2, 0, 0, 0, 0, 2];
+
+/// What public scripts set `net.ipv4.tcp_fastopen_key` to: in general, and some of them.
+const FAST_OPEN_KEYS: [[u8; 16]; 2] = [
+    [
+        0xa1, 0xa1, 0xa1, 0xa1, 0xb2, 0xb2, 0xb2, 0xb2, 0xc3, 0xc3, 0xc3, 0xc3, 0xd4, 0xd4, 0xd4,
+        0xd4,
+    ],
+    [
+        0xf7, 0x63, 0xbf, 0xa0, 0x81, 0x3d, 0x80, 0xed, 0x30, 0x1d, 0x64, 0xcd, 0x90, 0x4a, 0xbc,
+        0xce,
+    ],
+];
 
 const ETHERNET_BYTES: usize = 14;
 /// Turns at one point in time before the stack is taken to spin.
 const TURNS_AT_ONCE: u32 = 10_000;
 /// Chunks for all sockets: 16 MiB.
 const CHUNKS: u32 = 1024;
+
+const fn own(station: u8) -> IpAddr {
+    IpAddr::V4(Ipv4Addr::new(192, 168, 0, station))
+}
 
 /// The stack and what is around it.
 pub struct World {
@@ -45,6 +61,8 @@ pub struct World {
     pub quota: Quota,
     /// Sockets by descriptor.
     pub sockets: BTreeMap<i32, Socket>,
+    /// Listeners take payload on SYNs without asking for it.
+    pub fast_open: bool,
     next_id: u32,
     next_port: u16,
     /// Calls that are blocked, and how many of them have not looked at the latest news.
@@ -66,12 +84,13 @@ impl World {
             prr: has("prr"),
             frto: has("frto"),
             paws: has("paws"),
+            stamps: has("stamps"),
         };
         let config = StackConfig {
             mac: OWN_MAC,
             mtu: 1500,
             rx_checksum: false,
-            addresses: vec![Prefix { address: OWN, len: 24 }],
+            addresses: OWN.map(|address| Prefix { address, len: 24 }).to_vec(),
             routes: vec![Route {
                 to: Prefix { address: Ipv4Addr::UNSPECIFIED.into(), len: 0 },
                 via: GATEWAY,
@@ -85,6 +104,7 @@ impl World {
                 keepalive_s: None,
                 features,
                 // packetdrill's scripts expect none unless they say so.
+                fast_open_key: Some(FAST_OPEN_KEYS[usize::from(!has("key"))]),
                 ecn: if without.split(',').any(|name| name == "ecn") { Ecn::On } else { Ecn::Off },
             },
             udp: UdpConfig { rx_buffer: 1 << 18, tx_buffer: 1 << 18 },
@@ -103,6 +123,7 @@ impl World {
             sent: VecDeque::new(),
             quota: Quota::new(CHUNKS),
             sockets: BTreeMap::new(),
+            fast_open: has("fastopen"),
             next_id: 0,
             next_port: 40_000,
             blocked: 0,
@@ -127,6 +148,11 @@ impl World {
     pub fn info(&mut self, fd: i32) -> Result<TcpInfo, Errno> {
         let socket = self.stream(fd)?.client.socket;
         self.stack.tcp_info(self.now, socket).ok_or(Errno::ENOTCONN)
+    }
+
+    /// Bytes that a SYN to `remote` may carry.
+    pub fn fast_open_room(&self, remote: IpAddr) -> Option<usize> {
+        self.stack.fast_open_room(remote).map(usize::from)
     }
 
     /// The address to come from when talking to `remote`.

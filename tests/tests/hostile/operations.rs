@@ -32,7 +32,7 @@ const ADDRESSES: [&str; 16] = [
 /// Ports that somebody may have, and none.
 const PORTS: [u16; 6] = [0, 1, crate::bystander::PORT, 7100, 32_768, u16::MAX];
 
-const OPTIONS: [SocketOption; 9] = [
+const OPTIONS: [SocketOption; 10] = [
     SocketOption::NoDelay,
     SocketOption::KeepAlive,
     SocketOption::HopLimit,
@@ -41,6 +41,7 @@ const OPTIONS: [SocketOption; 9] = [
     SocketOption::Cork,
     SocketOption::RecordEnd,
     SocketOption::TrafficClass,
+    SocketOption::FastOpen,
     SocketOption::MaxSegment,
 ];
 

@@ -5,6 +5,7 @@
 //! change after it was made.
 #![forbid(unsafe_code)]
 
+use std::cmp::Reverse;
 use std::net::IpAddr;
 
 use crate::config::{Prefix, Route, StackConfig};
@@ -138,11 +139,11 @@ impl Net {
         Some(self.addresses.iter().find(wide).map_or(near, |prefix| prefix.address))
     }
 
-    /// The longest of our subnets that holds `address`. RFC 4861 section 5.1: link-local addresses
+    /// The longest of our subnets that holds `address`, the first of several. RFC 4861 section 5.1: link-local addresses
     /// are on the link even if we have none; any of IPv6 will do to reach them.
     fn on_link(&self, address: IpAddr) -> Option<&Prefix> {
         let holds = |prefix: &&Prefix| contains(prefix, address);
-        let subnet = self.addresses.iter().filter(holds).max_by_key(|prefix| prefix.len);
+        let subnet = self.addresses.iter().filter(holds).min_by_key(|prefix| Reverse(prefix.len));
         let mut v6 = self.addresses.iter().filter(|prefix| prefix.address.is_ipv6());
         subnet.or_else(|| is_link_local(address).then(|| v6.next()).flatten())
     }
@@ -212,6 +213,10 @@ mod tests {
         assert_eq!(net.source_for(ip("192.168.1.1")), Some(ip("10.0.0.1")));
         assert_eq!(net.source_for(ip("2001:db8::1")), None);
         assert_eq!(net.source_for(ip("fe80::2")), Some(ip("fe80::1")));
+        config.addresses = vec![prefix("10.9.0.7", 16), prefix("10.9.0.1", 16)];
+        config.routes.truncate(1);
+        let net = Net::new(&config, LIMITS).unwrap();
+        assert_eq!(net.source_for(ip("10.9.4.4")), Some(ip("10.9.0.7")), "the first of two");
     }
 
     #[test]

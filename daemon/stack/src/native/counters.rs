@@ -21,6 +21,8 @@ counters! {
     cookies_sent = "tcp.syn_cookies_sent",
     /// Connections that a cookie brought about.
     cookies_taken = "tcp.syn_cookies_taken",
+    /// Connections that were taken with the payload of their SYN (RFC 7413).
+    fast_open = "tcp.fast_open_taken",
     /// Resets sent to who has no connection.
     resets_sent = "tcp.resets_sent",
     /// Segments with nothing new.

@@ -15,6 +15,7 @@
 
 mod congestion;
 mod counters;
+mod fast_open;
 mod icmp;
 mod link;
 mod receive;
@@ -38,6 +39,7 @@ use crate::sockets::{Owner, Sockets};
 use crate::{Event, Ping, Request, SocketId, SocketReport, Stack, TcpInfo};
 use counters::Counters;
 pub(crate) use counters::MEANINGS;
+use fast_open::FastOpen;
 use icmp::Allowance;
 use link::Link;
 use tcp::{Connection, Cookies, Parameters};
@@ -61,6 +63,8 @@ pub(crate) struct NativeStack {
     allowance: Allowance,
     /// For listeners whose backlog is full of handshakes that nobody completes.
     cookies: Cookies,
+    /// For payload on SYNs.
+    fast_open: FastOpen,
     counters: Counters,
     /// Where packets are put together that go out in fragments.
     scratch: Vec<u8>,
@@ -78,6 +82,7 @@ impl NativeStack {
             reassembler: Reassembler::default(),
             allowance: Allowance::default(),
             cookies: Cookies::new(config.seed),
+            fast_open: FastOpen::new(config),
             counters: Counters::default(),
             scratch: Vec::new(),
         })
@@ -93,9 +98,12 @@ impl Stack for NativeStack {
     }
 
     fn submit(&mut self, now: Instant, request: Request) -> Result<(), Errno> {
-        let parameters = &self.parameters;
+        let (parameters, peers) = (&self.parameters, &self.fast_open);
         self.sockets.take(now, request, |socket, flow, fifos, options| {
-            Ok(Connection::open(now, parameters, Owner::Socket(socket), flow, fifos, options))
+            let owner = Owner::Socket(socket);
+            let mut connection = Connection::open(now, parameters, owner, flow, fifos, options);
+            connection.knows(peers.peer(flow.remote.ip()));
+            Ok(connection)
         })
     }
 
@@ -148,6 +156,10 @@ impl Stack for NativeStack {
 
     fn source_for(&self, remote: IpAddr) -> Option<IpAddr> {
         self.sockets.net.source_for(remote)
+    }
+
+    fn fast_open_room(&self, remote: IpAddr) -> Option<u16> {
+        self.fast_open.peer(remote).map(|known| self.parameters.syn_room(remote, known.mss))
     }
 
     fn tcp_info(&mut self, now: Instant, socket: SocketId) -> Option<TcpInfo> {

@@ -10,8 +10,8 @@ use dmm_port::{Instant, RxChecksum, RxFrame, TxBurst};
 
 use super::NativeStack;
 use super::icmp::Unreachable;
-use super::segment::{Segment, flag};
-use super::tcp::{Arrival, Connection, answer_to_stray, write_segment};
+use super::segment::{Cookie, Segment, flag};
+use super::tcp::{Arrival, Connection, answer_to_stray, mss_default, write_segment};
 use crate::ip::neighbours::Purpose;
 use crate::ip::packet::{UDP_BYTES, class_of, headers_bytes};
 use crate::ip::{self, Admitted, admit};
@@ -156,7 +156,16 @@ impl NativeStack {
         let counters = &mut self.sockets.counters;
         match arrival {
             Arrival::Taken | Arrival::Reopen => {}
-            Arrival::Established => self.sockets.established(now, index),
+            Arrival::Established => {
+                let connection = self.sockets.slots.connection(index);
+                if segment.has(flag::SYN) && connection.is_some_and(|c| c.is_fast()) {
+                    let options = &segment.options;
+                    let (remote, mss) =
+                        (flow.remote.ip(), options.mss.unwrap_or(mss_default(flow.remote.ip())));
+                    self.fast_open.learn(remote, options.fast_open, mss);
+                }
+                self.sockets.established(now, index);
+            }
             Arrival::Refused => self.sockets.refused(index),
             Arrival::Forgotten => {
                 self.sockets.discard(index);
@@ -235,7 +244,10 @@ impl NativeStack {
                 let owner = Owner::Backlog(listener);
                 let (parameters, opening) = (&self.parameters, (flow, options));
                 let connection = Connection::answer(now, parameters, owner, opening, segment);
-                self.sockets.insert_half_open(listener, connection);
+                let index = self.sockets.insert_half_open(listener, connection);
+                if let Some(cookie) = segment.options.fast_open {
+                    self.open_fast(now, listener, index, (flow, cookie), payload);
+                }
             }
             Some(listener)
                 if segment.has(flag::ACK)
@@ -245,6 +257,33 @@ impl NativeStack {
                 self.sockets.counters.drop_no_connection += 1;
                 self.answer_stray(now, flow, segment, payload, tx);
             }
+        }
+    }
+
+    /// Takes the payload of a SYN, if its cookie is right; else our answer brings the right one (RFC 7413
+    /// section 4.2.2).
+    fn open_fast(
+        &mut self,
+        now: Instant,
+        listener: SlotIndex,
+        index: SlotIndex,
+        (flow, cookie): (Flow, Cookie),
+        payload: &[u8],
+    ) {
+        if !self.sockets.takes_fast(now, listener) {
+            return;
+        }
+        let Some(connection) = self.sockets.slots.connection(index) else { return };
+        if self.fast_open.is_ours(flow, &cookie) {
+            self.counters.fast_open += 1;
+            match connection.take_fast(now, payload) {
+                Ok(()) => self.sockets.established_fast(now, index),
+                Err(breach) => self.sockets.breach(index, breach),
+            }
+        } else {
+            let mut right = self.fast_open.make(flow);
+            right.experimental = cookie.experimental;
+            connection.offer_cookie(right);
         }
     }
 

@@ -53,6 +53,58 @@ impl Sacks {
     }
 }
 
+/// Bytes of a Fast Open cookie (RFC 7413 section 4.1.1).
+const COOKIE_BYTES: std::ops::RangeInclusive<usize> = 4..=16;
+/// What marks the option under the number for experiments (RFC 6994), which old peers use.
+const FAST_OPEN_MAGIC: [u8; 2] = [0xf9, 0x89];
+
+/// The Fast Open option: a cookie, or without bytes the request for one (RFC 7413 section 4.1.1).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Cookie {
+    bytes: [u8; *COOKIE_BYTES.end()],
+    len: u8,
+    /// It stands under the number for experiments.
+    pub(super) experimental: bool,
+}
+
+impl Cookie {
+    /// A request.
+    pub(super) const REQUEST: Self = Self { bytes: [0; 16], len: 0, experimental: false };
+
+    /// The cookie of 8 bytes, as they are sent.
+    pub(super) fn of(bytes: [u8; 8]) -> Self {
+        let mut cookie = Self { len: 8, ..Self::REQUEST };
+        cookie.bytes[..8].copy_from_slice(&bytes);
+        cookie
+    }
+
+    fn read(value: &[u8], experimental: bool) -> Option<Self> {
+        let fits = COOKIE_BYTES.contains(&value.len()) && value.len().is_multiple_of(2);
+        if !fits && !value.is_empty() {
+            return None;
+        }
+        let mut cookie = Self { experimental, ..Self::REQUEST };
+        cookie.bytes[..value.len()].copy_from_slice(value);
+        cookie.len = u8::try_from(value.len()).ok()?;
+        Some(cookie)
+    }
+
+    /// Its bytes.
+    pub(super) fn bytes(&self) -> &[u8] {
+        &self.bytes[..usize::from(self.len)]
+    }
+
+    /// Whether it is the request for one.
+    pub(super) const fn is_request(&self) -> bool {
+        self.len == 0
+    }
+
+    /// Bytes of the option.
+    fn option_len(&self) -> usize {
+        2 + if self.experimental { FAST_OPEN_MAGIC.len() } else { 0 } + usize::from(self.len)
+    }
+}
+
 /// TCP's options.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Options {
@@ -67,6 +119,8 @@ pub(super) struct Options {
     pub(super) timestamps: Option<(u32, u32)>,
     /// What was received out of order or twice (RFC 2018, RFC 2883).
     pub(super) sacks: Sacks,
+    /// A Fast Open cookie, or the request for one.
+    pub(super) fast_open: Option<Cookie>,
 }
 
 /// A header.
@@ -171,6 +225,13 @@ impl Options {
                         options.timestamps = Some(pair(stamps));
                     }
                 }
+                // The last of several counts, as on Linux.
+                (34, cookie) => {
+                    options.fast_open = Cookie::read(cookie, false).or(options.fast_open);
+                }
+                (254, [0xf9, 0x89, cookie @ ..]) => {
+                    options.fast_open = Cookie::read(cookie, true).or(options.fast_open);
+                }
                 _ => {}
             }
             bytes = &bytes[len..];
@@ -188,6 +249,7 @@ impl Options {
             (None, true) => 4,
             (None, false) => 0,
         };
+        len += self.fast_open.map_or(0, |cookie| cookie.option_len().next_multiple_of(4));
         len + if sacks > 0 { 4 + 8 * sacks } else { 0 }
     }
 
@@ -213,6 +275,16 @@ impl Options {
         }
         if let Some(shift) = self.shift {
             put(&mut bytes, &[1, 3, 3, shift]);
+        }
+        if let Some(cookie) = self.fast_open {
+            let len = cookie.option_len();
+            let kind = if cookie.experimental { 254 } else { 34 };
+            put(&mut bytes, &[kind, u8::try_from(len).unwrap_or(0)]);
+            if cookie.experimental {
+                put(&mut bytes, &FAST_OPEN_MAGIC);
+            }
+            put(&mut bytes, cookie.bytes());
+            put(&mut bytes, &[1; 3][..len.next_multiple_of(4) - len]);
         }
         let sacks = self.sacks.as_slice();
         if !sacks.is_empty() {
@@ -245,13 +317,20 @@ mod tests {
     fn any_options() -> impl Strategy<Value = Options> {
         let ranges = prop::collection::vec(any::<(u32, u32)>(), 0..=3);
         let parts = (any::<Option<u16>>(), prop::option::of(0..=14_u8), any::<bool>());
-        (parts, any::<Option<(u32, u32)>>(), ranges).prop_map(
-            |((mss, shift, sack_permitted), timestamps, ranges)| {
+        let cookie = (prop::option::of(0..=16_usize), any::<[u8; 16]>(), any::<bool>());
+        let cookie = cookie.prop_map(|(len, bytes, experimental)| {
+            // One of 16 bytes has room beside all others only under its own number.
+            let len = len.filter(|len| !experimental || *len <= 14);
+            len.and_then(|len| Cookie::read(&bytes[..len], experimental))
+        });
+        (parts, any::<Option<(u32, u32)>>(), ranges, cookie).prop_map(
+            |((mss, shift, sack_permitted), timestamps, ranges, cookie)| {
                 let syn = mss.is_some() || shift.is_some() || sack_permitted;
                 let mut sacks = Sacks::default();
                 // Those of a SYN and ranges do not come together: there is no room for both.
                 ranges.into_iter().filter(|_| !syn).for_each(|range| sacks.push(range));
-                Options { mss, shift, sack_permitted, timestamps, sacks }
+                let fast_open = cookie.filter(|_| syn);
+                Options { mss, shift, sack_permitted, timestamps, sacks, fast_open }
             },
         )
     }
@@ -300,7 +379,7 @@ mod tests {
                 shift: Some(7),
                 sack_permitted: true,
                 timestamps,
-                sacks: Sacks::default(),
+                ..Options::default()
             },
             Options { timestamps, sacks, ..Options::default() },
             Options { sack_permitted: true, ..Options::default() },

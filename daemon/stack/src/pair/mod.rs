@@ -104,6 +104,7 @@ pub fn config(station: u8) -> StackConfig {
             keepalive_s: None,
             features: Features::ALL,
             ecn: Ecn::default(),
+            fast_open_key: None,
         },
         udp: UdpConfig { rx_buffer: 1 << 18, tx_buffer: 1 << 18 },
         sockets_max: 4096,

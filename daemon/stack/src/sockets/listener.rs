@@ -25,6 +25,8 @@ pub(crate) struct Listener {
     pub(crate) options: Options,
     /// Connections whose handshake is under way.
     pub(crate) half_open: Vec<SlotIndex>,
+    /// Connections that were taken with their SYN, as far as their handshakes may be under way.
+    pub(crate) fast: Vec<SlotIndex>,
     /// Established connections, oldest first.
     pub(crate) ready: VecDeque<SlotIndex>,
     /// Ids and FIFOs for the next connections, oldest first.
@@ -41,6 +43,7 @@ impl Listener {
             backlog: backlog.max(1) as usize,
             options,
             half_open: Vec::new(),
+            fast: Vec::new(),
             ready: VecDeque::new(),
             credits: Credits::default(),
         }

@@ -271,6 +271,33 @@ impl<C: Connection> Sockets<C> {
         slot
     }
 
+    /// Whether a listener would take a connection with its SYN (RFC 7413 section 5): so many at most wait
+    /// for the end of their handshakes.
+    pub(crate) fn takes_fast(&mut self, now: Instant, index: SlotIndex) -> bool {
+        let Some(listener) = self.slots.listener(index) else { return false };
+        let (most, mut fast) = (listener.options.fast_open, std::mem::take(&mut listener.fast));
+        fast.retain(|index| {
+            let connection = self.slots.connection(*index);
+            connection.is_some_and(|connection| connection.opening_for(now).is_some())
+        });
+        let takes = fast.len() < most as usize;
+        if let Some(listener) = self.slots.listener(index) {
+            listener.fast = fast;
+        }
+        takes
+    }
+
+    /// Hands a connection out that was taken with its SYN.
+    pub(crate) fn established_fast(&mut self, now: Instant, index: SlotIndex) {
+        let Some(connection) = self.slots.connection(index) else { return };
+        if let Owner::Backlog(listener) = connection.owner()
+            && let Some(listener) = self.slots.listener(listener)
+        {
+            listener.fast.push(index);
+        }
+        self.established(now, index);
+    }
+
     /// A handshake is complete.
     pub(crate) fn established(&mut self, now: Instant, index: SlotIndex) {
         let Some(connection) = self.slots.connection(index) else { return };

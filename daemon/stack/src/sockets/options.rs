@@ -28,6 +28,8 @@ pub(crate) struct Options {
     default_timeout: Duration,
     /// Whether closing it is a reset.
     pub(crate) reset_on_close: bool,
+    /// Connections of a listener's whose SYN had payload and whose handshake is not complete, at most.
+    pub(crate) fast_open: u32,
 }
 
 impl Options {
@@ -44,6 +46,7 @@ impl Options {
             user_timeout: default_timeout,
             default_timeout,
             reset_on_close: false,
+            fast_open: 0,
         }
     }
 
@@ -77,6 +80,7 @@ impl Options {
                 self.user_timeout = Duration::from_millis(value.into());
             }
             SocketOption::ResetOnClose => self.reset_on_close = value != 0,
+            SocketOption::FastOpen => self.fast_open = value,
         }
         Ok(())
     }

@@ -3,6 +3,7 @@
 
 mod backlog;
 mod ending;
+mod fast_open;
 mod forged;
 mod fragments;
 mod hostile;

@@ -17,6 +17,8 @@ pub enum Option_ {
     SackPermitted,
     Stamps(u32, u32),
     Sack(Vec<(u32, u32)>),
+    /// A Fast Open cookie; without bytes the request for one.
+    FastOpen(Vec<u8>),
 }
 
 /// A segment with numbers as the script has them.
@@ -58,6 +60,10 @@ fn write_options(options: &[Option_]) -> Vec<u8> {
                     bytes.extend(first.to_be_bytes().into_iter().chain(last.to_be_bytes()));
                 }
             }
+            Option_::FastOpen(cookie) => {
+                bytes.extend([34, 2 + cookie.len() as u8]);
+                bytes.extend(cookie);
+            }
         }
     }
     while bytes.len() % 4 != 0 {
@@ -90,6 +96,7 @@ fn read_options(mut bytes: &[u8]) -> Result<Vec<Option_>> {
                             (0..value.len() / 8).map(|at| Ok((word(8 * at)?, word(8 * at + 4)?)));
                         Option_::Sack(ranges.collect::<Result<_>>()?)
                     }
+                    (34, cookie) => Option_::FastOpen(cookie.to_vec()),
                     _ => anyhow::bail!("option {kind} is unknown"),
                 });
                 bytes = &bytes[len..];

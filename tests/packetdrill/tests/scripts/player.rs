@@ -148,7 +148,8 @@ impl Player {
 
     /// A segment of ours with the script's numbers.
     fn as_in_script(&mut self, mut live: Segment, ports: (u16, u16)) -> Result<Segment> {
-        if live.has('S') && self.initial.is_none() {
+        // Another connection of ours has another port.
+        if live.has('S') && (self.initial.is_none() || ports != self.ports) {
             self.initial = Some(live.first);
             self.ports = ports;
         }
@@ -193,6 +194,12 @@ impl Player {
             "send" => {
                 stack.send(fd(self)?, usize::try_from(number(2)?)?, i32::try_from(number(3)?)?)
             }
+            "sendto" => stack.sendto(
+                fd(self)?,
+                usize::try_from(number(2)?)?,
+                i32::try_from(number(3)?)?,
+                (REMOTE, SERVER),
+            ),
             "close" => stack.close(fd(self)?),
             "shutdown" => stack.shutdown(fd(self)?, i32::try_from(number(1)?)?),
             "fcntl" => {
@@ -261,12 +268,17 @@ fn constant(name: &str) -> Result<i64> {
         "O_RDWR" => libc::O_RDWR,
         "O_NONBLOCK" => libc::O_NONBLOCK,
         "MSG_MORE" => libc::MSG_MORE,
+        "MSG_FASTOPEN" => libc::MSG_FASTOPEN,
+        "TCP_FASTOPEN" => libc::TCP_FASTOPEN,
+        "TCP_FASTOPEN_CONNECT" => libc::TCP_FASTOPEN_CONNECT,
         "MSG_EOR" => libc::MSG_EOR,
         "EAGAIN" => libc::EAGAIN,
         "EINPROGRESS" => libc::EINPROGRESS,
         "ECONNREFUSED" => libc::ECONNREFUSED,
         "ECONNRESET" => libc::ECONNRESET,
         "ETIMEDOUT" => libc::ETIMEDOUT,
+        "EISCONN" => libc::EISCONN,
+        "EALREADY" => libc::EALREADY,
         "EPIPE" => libc::EPIPE,
         "ENOTCONN" => libc::ENOTCONN,
         _ => bail!("{name:?} is unknown"),

@@ -166,6 +166,12 @@ fn parse_options(text: &str) -> Result<Vec<Option_>> {
                 };
                 Option_::Sack(ranges.iter().map(range).collect::<Result<_>>()?)
             }
+            ["FO"] => Option_::FastOpen(Vec::new()),
+            ["FO", cookie] => {
+                let byte = |at| u8::from_str_radix(cookie.get(at..at + 2).unwrap_or("?"), 16);
+                let bytes = (0..cookie.len()).step_by(2).map(byte).collect::<Result<_, _>>()?;
+                Option_::FastOpen(bytes)
+            }
             _ => bail!("option {option:?} is unknown"),
         });
     }

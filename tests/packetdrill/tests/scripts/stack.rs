@@ -109,6 +109,23 @@ impl Stack {
         Self::result(result as i64)
     }
 
+    pub fn sendto(
+        &self,
+        fd: c_int,
+        len: usize,
+        flags: c_int,
+        (ip, port): ([u8; 4], u16),
+    ) -> Result<i64, i32> {
+        let (bytes, address) = (vec![0x5a_u8; len], Self::address(ip, port));
+        let (bytes, address_len) = (bytes.as_ptr().cast(), size_of_val(&address) as u32);
+        let address = (&raw const address).cast();
+        // SAFETY: so many readable bytes, and an address.
+        let result = unsafe {
+            (self.table.sendto)(self.table.userdata, fd, bytes, len, flags, address, address_len)
+        };
+        Self::result(result as i64)
+    }
+
     pub fn close(&self, fd: c_int) -> Result<i64, i32> {
         Self::result((self.table.close)(self.table.userdata, fd).into())
     }

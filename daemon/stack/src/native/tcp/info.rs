@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use dmm_port::Instant;
 
+use super::fast::Fast;
 use super::{Connection, State};
 use crate::TcpInfo;
 
@@ -14,6 +15,7 @@ const SACK: u8 = 2;
 const SCALE: u8 = 4;
 const ECN: u8 = 8;
 const ECN_SEEN: u8 = 16;
+const SYN_DATA: u8 = 32;
 
 impl State {
     /// Linux's number of the state.
@@ -37,7 +39,7 @@ impl Connection {
     /// What it knows of itself.
     pub(in super::super) fn info(&mut self, now: Instant) -> TcpInfo {
         let mut info = TcpInfo {
-            state: self.state.number(),
+            state: self.shown_state().number(),
             shifts: (self.sender.shift, self.receiver.shift),
             ato: self.acks.delay(),
             adv_mss: u32::from(self.mss),
@@ -56,6 +58,7 @@ impl Connection {
             info.options |= if self.offer.scale { SCALE } else { 0 };
             info.options |= if self.ecn.on { ECN } else { 0 };
             info.options |= if self.ecn.seen { ECN_SEEN } else { 0 };
+            info.options |= if self.fast == Fast::Taken { SYN_DATA } else { 0 };
         }
         self.sender.inform(now, &mut info);
         info

@@ -11,7 +11,7 @@ use dmm_proto::Breach;
 use nix::errno::Errno;
 
 use super::sender::Acknowledgement;
-use super::{Connection, MSS_DEFAULT_V4, MSS_DEFAULT_V6, STAMPS_BYTES, State, TIME_WAIT};
+use super::{Connection, STAMPS_BYTES, State, TIME_WAIT, mss_default};
 use crate::ip::packet::ip_bytes;
 use crate::native::segment::{HEADER_BYTES, Segment, flag};
 use crate::sockets::Owner;
@@ -88,8 +88,8 @@ impl Connection {
         payload: &[u8],
     ) -> Result<Arrival, Breach> {
         let acknowledges = segment.has(flag::ACK);
-        let position = self.sender.position(segment.acknowledgement);
-        let fits = acknowledges && position == Some(1) && self.sender.next >= 1;
+        let position = self.sender.position(segment.acknowledgement).unwrap_or(0);
+        let fits = acknowledges && (1..=self.sender.next).contains(&position);
         if acknowledges && !fits {
             let quiet = segment.has(flag::RST);
             return Ok(if quiet { Arrival::Implausible } else { Arrival::Stray });
@@ -112,7 +112,8 @@ impl Connection {
             self.sender.repeat_first();
             return Ok(Arrival::Taken);
         }
-        self.take_acknowledgement(now, segment, (1, 0), false);
+        self.take_acknowledgement(now, segment, (position, 0), false);
+        self.conclude_fast(position);
         self.establish();
         self.acks.at_once();
         self.take_payload(now, segment, (1, payload))?;
@@ -135,9 +136,8 @@ impl Connection {
             Some(shift) if self.offer.scale => self.offer.shift = shift,
             _ => self.receiver.shift = 0,
         }
-        let default = if self.flow.remote.is_ipv4() { MSS_DEFAULT_V4 } else { MSS_DEFAULT_V6 };
         // RFC 9293 section 3.7.1; below what Linux takes for least there is no getting on.
-        let theirs = options.mss.unwrap_or(default).max(48);
+        let theirs = options.mss.unwrap_or(mss_default(self.flow.remote.ip())).max(48);
         let overhead = if self.stamps.on { STAMPS_BYTES } else { 0 };
         self.sender.sack = self.offer.sack;
         self.sender.first_window(0, segment.window);
@@ -145,7 +145,7 @@ impl Connection {
         self.acks.synchronized(u64::from(self.mss) - overhead);
     }
 
-    fn establish(&mut self) {
+    pub(super) fn establish(&mut self) {
         self.state = State::Established;
         self.sender.shift = self.offer.shift;
         if let Some(fifo) = &mut self.sender.fifo {
@@ -182,7 +182,7 @@ impl Connection {
             return Ok(Arrival::Old);
         }
         if syn {
-            if self.state == State::SynReceived && start == 0 && !segment.has(flag::ACK) {
+            if self.sender.una == 0 && start == 0 && !segment.has(flag::ACK) {
                 self.sender.repeat_first();
                 return Ok(Arrival::Taken);
             }
@@ -207,10 +207,10 @@ impl Connection {
             self.object(now, false);
             return Ok(Arrival::Implausible);
         };
+        if self.sender.una == 0 && (position == 0 || position > self.sender.next) {
+            return Ok(Arrival::Stray);
+        }
         if self.state == State::SynReceived {
-            if position == 0 || position > self.sender.next {
-                return Ok(Arrival::Stray);
-            }
             self.establish();
             arrival = Arrival::Established;
         }
@@ -377,6 +377,10 @@ impl Connection {
                 });
                 let overhead = if self.stamps.on { STAMPS_BYTES } else { 0 };
                 let bytes = mtu - ip_bytes(remote) - HEADER_BYTES;
+                if self.state == State::SynSent {
+                    // What is sent back is no longer, as far as the peer listens.
+                    self.mss = self.mss.min(u16::try_from(bytes).unwrap_or(u16::MAX));
+                }
                 self.sender.shrink(bytes as u64 - overhead);
                 None
             }

@@ -13,6 +13,7 @@
 mod acks;
 mod cookie;
 mod ecn;
+mod fast;
 mod info;
 mod input;
 mod output;
@@ -48,6 +49,7 @@ use crate::sockets::{HALF_OPEN_LIFE, Moved, NEIGHBOUR_PATIENCE, Owner};
 use acks::Acks;
 pub(super) use cookie::Cookies;
 use ecn::Ecn;
+use fast::Fast;
 pub(super) use input::{Arrival, Trouble};
 pub(super) use output::{Burst, answer_to_stray, write_segment};
 use receiver::Receiver;
@@ -58,14 +60,16 @@ use stamps::Stamps;
 /// How long the end that closed first keeps its place, so that nothing old reaches a successor. RFC 9293
 /// has two maximum segment lifetimes of 2 minutes, Linux 60 s.
 const TIME_WAIT: Duration = Duration::from_secs(10);
-/// The payload of a segment to a peer that does not say what it takes (RFC 9293 section 3.7.1).
-const MSS_DEFAULT_V4: u16 = 536;
-const MSS_DEFAULT_V6: u16 = 1220;
 /// Bytes of a timestamps option with its padding.
 const STAMPS_BYTES: u64 = 12;
 /// By how many bits windows are shifted at least: they are told before a connection has its FIFO, whose
 /// capacity is the owner's to choose; up to 8 MiB.
 const SHIFT_MIN: u8 = 7;
+
+/// The payload of a segment to a peer that does not say what it takes (RFC 9293 section 3.7.1).
+pub(super) const fn mss_default(remote: IpAddr) -> u16 {
+    if remote.is_ipv4() { 536 } else { 1220 }
+}
 
 /// The state of a connection (RFC 9293 section 3.3.2).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -179,6 +183,8 @@ pub(super) struct Connection {
     mss: u16,
     /// What the SYN offers or takes.
     offer: Offer,
+    /// Payload on it.
+    fast: Fast,
     /// What the writer wants.
     room: Room,
     /// When to look again at a FIFO that found no chunk.
@@ -248,7 +254,13 @@ impl Connection {
             acks: Acks::new(mss.into()),
             options,
             mss,
-            offer: Offer { stamps: true, sack: parameters.features.sack, scale: true, shift: 0 },
+            offer: Offer {
+                stamps: parameters.features.stamps,
+                sack: parameters.features.sack,
+                scale: true,
+                shift: 0,
+            },
+            fast: Fast::Off,
             room: Room::default(),
             backoff: Backoff::default(),
             freed: false,
@@ -336,6 +348,12 @@ impl Connection {
         answer
     }
 
+    /// The state as others know it: one whose SYN-ACK is not acknowledged.
+    fn shown_state(&self) -> State {
+        let received = self.state == State::Established && self.sender.una == 0;
+        if received { State::SynReceived } else { self.state }
+    }
+
     /// Whether its handshake is under way.
     pub(super) const fn is_opening(&self) -> bool {
         matches!(self.state, State::SynSent | State::SynReceived)
@@ -389,6 +407,8 @@ impl Connection {
     pub(super) fn exchange(&mut self, now: Instant) -> Result<Moved, Breach> {
         let mut moved = Moved::default();
         if self.is_opening() {
+            // What the SYN is to carry.
+            self.sender.refresh()?;
             return Ok(moved);
         }
         let early = self.receiver.settle()?;

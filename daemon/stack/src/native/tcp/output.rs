@@ -138,6 +138,11 @@ impl Connection {
             segment.flags |= self.ecn.flags(next.is_new());
         }
         segment.window = self.receiver.advertise(self.acks.mss(), syn)?;
+        if let Next::Piece(piece) = next
+            && piece.syn
+        {
+            segment.options.fast_open = self.cookie(piece.again);
+        }
         self.write_options(now, &mut segment.options, syn, next.len());
         Ok(segment)
     }

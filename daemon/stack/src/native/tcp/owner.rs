@@ -73,6 +73,7 @@ impl sockets::Connection for Connection {
                 1 => Cork::On,
                 _ => Cork::More,
             }),
+            SocketOption::FastOpen if value != 0 => self.ask_fast(),
             SocketOption::RecordEnd => self.sender.end_record(value),
             SocketOption::MaxSegment if self.state == State::SynSent => {
                 self.mss = self.options.max_segment.map_or(self.mss, |most| most.min(self.mss));
@@ -111,7 +112,8 @@ impl sockets::Connection for Connection {
     }
 
     fn opening_for(&self, now: Instant) -> Option<Duration> {
-        self.is_opening().then(|| now.since(self.opened_at))
+        let opens = self.is_opening() || self.sender.una == 0;
+        opens.then(|| now.since(self.opened_at))
     }
 
     fn trim(&mut self) -> Result<(), Breach> {
@@ -129,7 +131,7 @@ impl sockets::Connection for Connection {
                 Owner::Backlog(_) | Owner::Nobody => None,
             },
             protocol: "tcp",
-            state: self.state.name(),
+            state: self.shown_state().name(),
             local: self.flow.local,
             remote: Some(self.flow.remote),
             rx_queued: self.receiver.unread(),

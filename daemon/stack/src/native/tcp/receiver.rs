@@ -99,6 +99,11 @@ impl Receiver {
         }
     }
 
+    /// Room for what a SYN carries, before any was told of.
+    pub(super) const fn announce(&mut self) {
+        self.advertised = 1 + EARLY_MAX as u64;
+    }
+
     /// The position of a number of the peer's.
     pub(super) fn position(&self, sequence: u32) -> Option<u64> {
         position(self.initial, self.next, sequence)

@@ -117,6 +117,8 @@ pub(in crate::native) struct Sender {
     pub(super) fifo: Option<TxFifo>,
     /// The position of the FIFO's head.
     base: u64,
+    /// Bytes that the SYN may carry.
+    syn_room: u64,
     /// End the stream behind the last byte.
     pub(super) finishing: bool,
     /// The position behind the last that the peer has room for.
@@ -195,6 +197,7 @@ impl Sender {
             next: 0,
             fifo,
             base: 1,
+            syn_room: 0,
             finishing: false,
             right: 1,
             window_of: (0, 0),
@@ -253,6 +256,19 @@ impl Sender {
     /// Our SYN had this number, and was acknowledged.
     pub(super) const fn opened_by(&mut self, initial: u32) {
         (self.initial, self.una, self.next) = (initial, 1, 1);
+    }
+
+    /// The SYN may carry `room` bytes.
+    pub(super) fn open_with(&mut self, room: u64) {
+        self.syn_room = room;
+        if let Some(fifo) = &mut self.fifo {
+            fifo.grant();
+        }
+    }
+
+    /// The peer did not take what the SYN carried: that is to be sent again, which is no sign of congestion.
+    pub(super) fn repeat_all(&mut self) {
+        self.board.lose_all(false);
     }
 
     /// The path carries segments of `mss` bytes at most. What is longer is sent again in parts, which is

@@ -40,7 +40,7 @@ impl Piece {
 impl Sender {
     /// What to send next, if anything. Nothing has changed until [`Sender::sent`].
     pub(in crate::native) fn next_piece(&self, open: bool) -> Option<Piece> {
-        if !open {
+        if !open || self.next == 0 {
             return self.opening();
         }
         if let Some(forced) = self.forced {
@@ -59,7 +59,7 @@ impl Sender {
         };
         (fits && !wait).then(|| {
             let mut piece = self.piece(lost.start, lost.end - lost.start, true);
-            piece.push |= lost.push && piece.len > 0;
+            piece.push |= lost.push && piece.len > 0 && piece.end() == lost.end;
             piece.ends_train = lost.ends_train;
             piece
         })
@@ -67,10 +67,13 @@ impl Sender {
 
     pub(super) fn opening(&self) -> Option<Piece> {
         let again = self.next > 0;
-        let due = !again || self.board.first_lost().is_some() || self.forced.is_some();
+        // What the SYN carried waits for its answer.
+        let lost = self.board.first_lost().is_some_and(|lost| lost.start == 0);
+        let due = !again || lost || self.forced.is_some();
+        let payload = if again { 0 } else { self.queued().min(self.syn_room) };
         let syn = Piece {
             start: 0,
-            len: 0,
+            len: usize::try_from(payload).unwrap_or(0),
             syn: true,
             fin: false,
             push: false,
@@ -128,6 +131,10 @@ impl Sender {
     /// `tcp_tso_autosize` and `tcp_cwnd_test`).
     pub(in crate::native) fn train(&self) -> usize {
         let half = usize::try_from(self.window.size / self.mss / 2).unwrap_or(usize::MAX).max(1);
+        // Before the peer's first acknowledgement nothing is paced.
+        if self.una == 0 {
+            return half;
+        }
         let Some(round) = self.rtt.smoothed().filter(|round| !round.is_zero()) else {
             return half.min(2);
         };
@@ -228,7 +235,7 @@ impl Sender {
             let ends_record = self.ends_record(piece);
             self.board.sent(now, (self.next, end), (ends_record, piece.ends_train));
             self.next = end;
-            if (piece.len as u64) < self.mss && piece.len > 0 {
+            if (piece.len as u64) < self.mss && piece.len > 0 && !piece.syn {
                 self.short_end = end;
             }
         }
