@@ -133,6 +133,24 @@ pub fn write(segment: &Segment, ports: (u16, u16)) -> Result<Vec<u8>> {
     Ok(packet)
 }
 
+/// Makes an ICMP error (RFC 792: destination unreachable) about a segment of ours.
+pub fn write_trouble(code: u8, mtu: u16, number: u32, ports: (u16, u16)) -> Result<Vec<u8>> {
+    let quoted = Ipv4Header::new(20, 64, IpNumber::TCP, LOCAL, REMOTE)?;
+    let mut message = vec![3, code, 0, 0, 0, 0];
+    message.extend(mtu.to_be_bytes());
+    quoted.write(&mut message)?;
+    message.extend(ports.0.to_be_bytes().into_iter().chain(ports.1.to_be_bytes()));
+    message.extend(number.to_be_bytes());
+    let sum: u32 = message.chunks(2).map(|pair| u32::from(pair[0]) << 8 | u32::from(pair[1])).sum();
+    let sum = !(((sum >> 16) + (sum & 0xffff)) as u16);
+    message[2..4].copy_from_slice(&sum.to_be_bytes());
+    let mut packet = Vec::new();
+    Ipv4Header::new(u16::try_from(message.len())?, 64, IpNumber::ICMP, REMOTE, LOCAL)?
+        .write(&mut packet)?;
+    packet.extend(message);
+    Ok(packet)
+}
+
 /// Reads a packet: its segment with numbers of the wire, and its ports.
 pub fn read(packet: &[u8]) -> Result<(Segment, (u16, u16))> {
     let ip = Ipv4HeaderSlice::from_slice(packet)?;

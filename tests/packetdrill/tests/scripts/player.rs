@@ -65,11 +65,17 @@ impl Player {
         };
         match &event.what {
             What::Out(segment) => return self.expect(segment, due, event.slack),
-            What::In(_) | What::Call { .. } => self.pass_to(due),
+            What::In(_) | What::Call { .. } | What::Trouble { .. } => self.pass_to(due),
         }
         self.at = due;
         match &event.what {
             What::In(segment) => self.inject(segment),
+            What::Trouble { code, mtu, first } => {
+                let initial = self.initial.context("our numbers are not known yet")?;
+                let number = first.wrapping_add(initial);
+                self.stack.give(&packet::write_trouble(*code, *mtu, number, self.ports)?);
+                Ok(())
+            }
             What::Call { name, arguments, result, errno } => {
                 self.call(name, arguments, *result, errno.as_deref())
             }
@@ -274,6 +280,9 @@ fn constant(name: &str) -> Result<i64> {
         "MSG_EOR" => libc::MSG_EOR,
         "EAGAIN" => libc::EAGAIN,
         "EINPROGRESS" => libc::EINPROGRESS,
+        "EHOSTUNREACH" => libc::EHOSTUNREACH,
+        "ENETUNREACH" => libc::ENETUNREACH,
+        "ENOPROTOOPT" => libc::ENOPROTOOPT,
         "ECONNREFUSED" => libc::ECONNREFUSED,
         "ECONNRESET" => libc::ECONNRESET,
         "ETIMEDOUT" => libc::ETIMEDOUT,

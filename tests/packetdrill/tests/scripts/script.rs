@@ -5,6 +5,7 @@
 //!   TIME CALL(argument, ...) = RESULT [ERRNO (...)]
 //!   TIME < [ECN] FLAGS FIRST:LAST(LENGTH) [ack N] [win N] [<option, ...>]
 //!   TIME > [ECN] FLAGS FIRST:LAST(LENGTH) [ack N] [win N] [<option, ...>]
+//!   TIME < icmp unreachable CODE [mtu N] [FIRST:LAST(LENGTH)]
 //! ```
 //!
 //! `ECN` is `[noecn]`, `[ect0]`, `[ect1]` or `[ce]`. `TIME` is `0.5`, `+.5`, or `+.3~+.4`, seconds since the beginning or the event before.
@@ -24,6 +25,8 @@ pub enum What {
     In(Segment),
     /// A segment goes.
     Out(Segment),
+    /// An ICMP error comes, about the segment of ours that begins at `first`.
+    Trouble { code: u8, mtu: u16, first: u32 },
 }
 
 /// A line of a script.
@@ -62,7 +65,9 @@ fn parse_line(line: usize, text: &str) -> Result<Event> {
     let (time, rest) = text.split_once(char::is_whitespace).context("no event")?;
     let rest = rest.trim();
     let (at, slack) = parse_time(time)?;
-    let what = if let Some(segment) = rest.strip_prefix('<') {
+    let what = if let Some(error) = rest.strip_prefix("< icmp unreachable ") {
+        parse_trouble(error)?
+    } else if let Some(segment) = rest.strip_prefix('<') {
         What::In(parse_segment(segment.trim())?)
     } else if let Some(segment) = rest.strip_prefix('>') {
         What::Out(parse_segment(segment.trim())?)
@@ -108,6 +113,21 @@ fn parse_call(text: &str) -> Result<What> {
     let result = number.parse().with_context(|| format!("{number:?} is no result"))?;
     let errno = words.next().map(str::to_owned);
     Ok(What::Call { name: name.trim().to_owned(), arguments, result, errno })
+}
+
+fn parse_trouble(text: &str) -> Result<What> {
+    let (text, numbers) = text.split_once('[').context("about which segment?")?;
+    let first = numbers.split(':').next().context("no number")?.parse()?;
+    let words: Vec<_> = text.split_whitespace().collect();
+    let (code, mtu) = match words[..] {
+        ["net_unreachable"] => (0, 0),
+        ["host_unreachable"] => (1, 0),
+        ["protocol_unreachable"] => (2, 0),
+        ["port_unreachable"] => (3, 0),
+        ["frag_needed", "mtu", mtu] => (4, mtu.parse()?),
+        _ => bail!("ICMP error {text:?} is unknown"),
+    };
+    Ok(What::Trouble { code, mtu, first })
 }
 
 fn parse_segment(text: &str) -> Result<Segment> {

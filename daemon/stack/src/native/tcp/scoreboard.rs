@@ -471,7 +471,8 @@ impl Scoreboard {
         if record.end <= position {
             return;
         }
-        self.records[at - 1].end = position;
+        let (push, ends_train) = (false, false);
+        self.records[at - 1] = Sent { end: position, push, ends_train, ..record };
         self.records.insert(at, Sent { start: position, ..record });
         self.again_count += usize::from(record.again);
         self.sacked_count += usize::from(record.mark == Mark::Sacked);

@@ -59,8 +59,9 @@ impl Sender {
         };
         (fits && !wait).then(|| {
             let mut piece = self.piece(lost.start, lost.end - lost.start, true);
-            piece.push |= lost.push && piece.len > 0 && piece.end() == lost.end;
-            piece.ends_train = lost.ends_train;
+            let whole = piece.end() == lost.end;
+            piece.push |= lost.push && piece.len > 0 && whole;
+            piece.ends_train = lost.ends_train && whole;
             piece
         })
     }
