@@ -334,7 +334,7 @@ impl Connection {
         }
         self.heard(now);
         if len > 0 {
-            self.receiver.note_duplicate(start..end);
+            self.receiver.note_duplicate(start..end + u64::from(fin));
         }
         if fin && self.state == State::TimeWait {
             self.wait(now);

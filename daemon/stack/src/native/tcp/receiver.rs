@@ -271,10 +271,8 @@ impl Receiver {
     /// RFC 2883 section 4).
     pub(super) fn take_sacks(&mut self, most: usize) -> Sacks {
         let mut sacks = Sacks::default();
-        // A FIN that came has a number as well.
         let numbers = |range: &Range<u64>| {
-            let end = range.end + u64::from(self.fin == Some(range.end));
-            (number(self.initial, range.start), number(self.initial, end))
+            (number(self.initial, range.start), number(self.initial, range.end))
         };
         if let Some(duplicate) = self.duplicate.take() {
             sacks.push(numbers(&duplicate));
@@ -290,7 +288,9 @@ impl Receiver {
                 .min_by_key(|(_, stamp)| older(*stamp));
             let Some((range, stamp)) = latest else { break };
             below = older(*stamp);
-            sacks.push(numbers(range));
+            // A FIN that came has a number as well.
+            let end = range.end + u64::from(self.fin == Some(range.end));
+            sacks.push(numbers(&(range.start..end)));
         }
         sacks.truncate(most);
         sacks
