@@ -120,7 +120,8 @@ pub enum SocketOption {
 }
 
 impl SocketOption {
-    const ALL: [Self; 10] = [
+    /// All of them.
+    pub const ALL: [Self; 10] = [
         Self::NoDelay,
         Self::KeepAlive,
         Self::HopLimit,

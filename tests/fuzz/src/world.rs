@@ -190,7 +190,7 @@ impl World {
             }
             Step::Set { port, option, value } => {
                 let Some((id, _)) = self.client(*port) else { return };
-                let option = OPTIONS[usize::from(*option) % OPTIONS.len()];
+                let option = SocketOption::ALL[usize::from(*option) % SocketOption::ALL.len()];
                 // Patience that ends within a run's time.
                 let patience =
                     matches!(option, SocketOption::UserTimeout | SocketOption::KeepAlive);
@@ -297,19 +297,6 @@ impl Default for World {
         Self::new()
     }
 }
-
-const OPTIONS: [SocketOption; 10] = [
-    SocketOption::NoDelay,
-    SocketOption::KeepAlive,
-    SocketOption::HopLimit,
-    SocketOption::UserTimeout,
-    SocketOption::ResetOnClose,
-    SocketOption::Cork,
-    SocketOption::RecordEnd,
-    SocketOption::TrafficClass,
-    SocketOption::MaxSegment,
-    SocketOption::FastOpen,
-];
 
 fn numbers(step: &Step, heard: Heard) -> (u32, u32) {
     let Step::Segment { sequence_off, sequence_far, acknowledgement_off, .. } = step else {

@@ -75,7 +75,8 @@ pub struct World {
 
 impl World {
     /// A stack without sockets, and without the parts of TCP whose names stand in `without`, at a time
-    /// that no script notices to be virtual. With `ecn` there it is with ECN.
+    /// that no script notices to be virtual. With `ecn` there it is with ECN, with
+    /// `key` it makes Fast Open cookies of the second key; without `fastopen` listeners must ask for that.
     pub fn new(without: &str) -> Self {
         let has = |part| !without.split(',').any(|name| name == part);
         let features = Features {
@@ -103,8 +104,8 @@ impl World {
                 user_timeout_s: 900,
                 keepalive_s: None,
                 features,
-                // packetdrill's scripts expect none unless they say so.
                 fast_open_key: Some(FAST_OPEN_KEYS[usize::from(!has("key"))]),
+                // packetdrill's scripts expect none unless they say so.
                 ecn: if without.split(',').any(|name| name == "ecn") { Ecn::On } else { Ecn::Off },
             },
             udp: UdpConfig { rx_buffer: 1 << 18, tx_buffer: 1 << 18 },

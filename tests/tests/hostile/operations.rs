@@ -32,19 +32,6 @@ const ADDRESSES: [&str; 16] = [
 /// Ports that somebody may have, and none.
 const PORTS: [u16; 6] = [0, 1, crate::bystander::PORT, 7100, 32_768, u16::MAX];
 
-const OPTIONS: [SocketOption; 10] = [
-    SocketOption::NoDelay,
-    SocketOption::KeepAlive,
-    SocketOption::HopLimit,
-    SocketOption::UserTimeout,
-    SocketOption::ResetOnClose,
-    SocketOption::Cork,
-    SocketOption::RecordEnd,
-    SocketOption::TrafficClass,
-    SocketOption::FastOpen,
-    SocketOption::MaxSegment,
-];
-
 /// An entry of a submission ring: an operation, one with a word changed, or eight random words.
 pub fn entry(random: &mut Random, geometry: &Geometry) -> Entry {
     let mut entry = operation(random, geometry).encode();
@@ -79,7 +66,7 @@ pub fn operation(random: &mut Random, geometry: &Geometry) -> Submission {
             Submission::Shutdown { socket, how }
         }
         8 => {
-            let option = OPTIONS[random.below(5) as usize];
+            let option = SocketOption::ALL[random.below(5) as usize];
             Submission::SetOption { socket, option, value: random.lie() as u32 }
         }
         9 => Submission::Close { socket },

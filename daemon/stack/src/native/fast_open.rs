@@ -4,7 +4,7 @@
 //! take a cookie for anybody but whom it was made for, or keep more of others' than its bound.
 #![forbid(unsafe_code)]
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 use std::hash::Hasher;
 use std::net::IpAddr;
 
@@ -29,7 +29,7 @@ pub(super) struct Known {
 /// Ours and others' cookies.
 pub(super) struct FastOpen {
     key: [u64; 2],
-    peers: HashMap<IpAddr, Known>,
+    peers: BTreeMap<IpAddr, Known>,
     /// In the order in which they were learned.
     order: VecDeque<IpAddr>,
 }
@@ -41,7 +41,7 @@ impl FastOpen {
             let (halves, _) = key.as_chunks::<8>();
             [u64::from_le_bytes(halves[0]), u64::from_le_bytes(halves[1])]
         });
-        Self { key, peers: HashMap::new(), order: VecDeque::new() }
+        Self { key, peers: BTreeMap::new(), order: VecDeque::new() }
     }
 
     /// The cookie of the peer of a flow: a keyed hash of both addresses (RFC 7413 section 4.1.2), the same as

@@ -49,6 +49,12 @@ impl Listener {
         }
     }
 
+    /// Whether another connection may be taken with its SYN: as many as its owner allows, and no more than
+    /// the backlog, as on Linux.
+    pub(crate) fn takes_fast(&self) -> bool {
+        self.fast.len() < self.backlog.min(self.options.fast_open as usize)
+    }
+
     /// Whether another connection may begin.
     pub(crate) fn has_room(&self) -> bool {
         self.half_open.len() + self.ready.len() < self.backlog

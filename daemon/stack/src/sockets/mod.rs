@@ -15,6 +15,7 @@ pub(crate) mod backoff;
 mod counters;
 pub(crate) mod credits;
 pub(crate) mod datagram;
+mod keyed;
 mod listener;
 pub(crate) mod options;
 mod requests;
@@ -23,7 +24,6 @@ pub(crate) mod slots;
 pub(crate) mod udp;
 
 use std::collections::HashMap;
-use std::hash::BuildHasher;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
 
@@ -32,12 +32,12 @@ use dmm_port::flow::Flow;
 use dmm_proto::Breach;
 use dmm_proto::op::{How, SocketOption};
 use nix::errno::Errno;
-use siphasher::sip::SipHasher13;
 
 use crate::config::StackConfig;
 use crate::ip::net::Net;
 use crate::{Event, Fifos, SocketId, SocketReport};
 pub(crate) use counters::{Counters, MEANINGS};
+use keyed::Keyed;
 use options::Options;
 use slots::{Place, Slot, SlotIndex, Slots};
 
@@ -136,18 +136,6 @@ pub(crate) struct Moved {
     pub(crate) writable: bool,
     /// The peer's FIN was reached.
     pub(crate) ended: bool,
-}
-
-/// Hashes of what peers choose, with a key that they do not know: they cannot choose what collides.
-#[derive(Clone, Copy, Debug)]
-struct Keyed(u64);
-
-impl BuildHasher for Keyed {
-    type Hasher = SipHasher13;
-
-    fn build_hasher(&self) -> SipHasher13 {
-        SipHasher13::new_with_keys(self.0, !self.0)
-    }
 }
 
 /// All sockets of an instance.
@@ -275,16 +263,14 @@ impl<C: Connection> Sockets<C> {
     /// for the end of their handshakes.
     pub(crate) fn takes_fast(&mut self, now: Instant, index: SlotIndex) -> bool {
         let Some(listener) = self.slots.listener(index) else { return false };
-        let (most, mut fast) = (listener.options.fast_open, std::mem::take(&mut listener.fast));
+        let mut fast = std::mem::take(&mut listener.fast);
         fast.retain(|index| {
             let connection = self.slots.connection(*index);
             connection.is_some_and(|connection| connection.opening_for(now).is_some())
         });
-        let takes = fast.len() < most as usize;
-        if let Some(listener) = self.slots.listener(index) {
-            listener.fast = fast;
-        }
-        takes
+        let Some(listener) = self.slots.listener(index) else { return false };
+        listener.fast = fast;
+        listener.takes_fast()
     }
 
     /// Hands a connection out that was taken with its SYN.

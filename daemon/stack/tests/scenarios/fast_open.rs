@@ -90,7 +90,14 @@ fn every_byte_arrives_whatever_is_lost() {
 
 #[test]
 fn no_more_wait_for_their_handshakes_than_the_listener_allows() {
-    let (mut pair, quota, _) = world(&clean(), 2);
+    // A listener's backlog bounds it where its owner does not.
+    for (most, bound) in [(2, 2), (u32::MAX, 16)] {
+        fill(most, bound);
+    }
+}
+
+fn fill(most: u32, bound: u64) {
+    let (mut pair, quota, _) = world(&clean(), most);
     // The cookie that the right side gives to this address.
     pair.keep_frames(End::Right);
     let syn = |port: u16, options: &[u8], payload: &[u8]| {
@@ -112,18 +119,22 @@ fn no_more_wait_for_their_handshakes_than_the_listener_allows() {
     let at = answer[0].windows(2).position(|bytes| bytes == [34, 10]).expect("a cookie");
     option[..10].copy_from_slice(&answer[0][at..at + 10]);
     let taken = |pair: &mut Pair| pair.counter(End::Right, "tcp.fast_open_taken");
-    for port in 5001..5006 {
+    let mut servers = Vec::new();
+    for port in 5001..5100 {
+        // They are accepted, and leave the backlog.
+        servers.push(pair.credit(End::Right, &quota, 0, u32::from(port) - 4900));
         pair.inject(End::Right, &syn(port, &option, b"hello"));
     }
-    assert_eq!(taken(&mut pair), 2, "the others go through a handshake");
+    assert_eq!(taken(&mut pair), bound, "the others go through a handshake");
     let mut wrong = option;
     wrong[5] ^= 1;
-    pair.inject(End::Right, &syn(5010, &wrong, b"hello"));
-    assert_eq!(taken(&mut pair), 2, "somebody else's cookie");
+    pair.inject(End::Right, &syn(6010, &wrong, b"hello"));
+    assert_eq!(taken(&mut pair), bound, "somebody else's cookie");
     // The left side answers what it did not ask for with resets, which make room.
     pair.run(secs(2));
-    pair.inject(End::Right, &syn(5020, &option, b"hello"));
-    assert_eq!(taken(&mut pair), 3);
+    pair.inject(End::Right, &syn(6020, &option, b"hello"));
+    assert_eq!(taken(&mut pair), bound + 1);
     pair.run(secs(2));
-    pair.clean_up(&[], &[(End::Right, 0)], &[&quota]);
+    let all: Vec<_> = servers.iter().collect();
+    pair.clean_up(&all, &[(End::Right, 0)], &[&quota]);
 }

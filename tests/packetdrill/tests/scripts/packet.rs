@@ -1,6 +1,7 @@
 //! Segments of a script, and packets of the wire.
 
 use anyhow::{Context, Result, ensure};
+use dmm_port::checksum::{fold, sum};
 use etherparse::{IpEcn, IpNumber, Ipv4Header, Ipv4HeaderSlice, TcpHeader, TcpSlice};
 
 /// Where scripts' packets come from, and where they go.
@@ -141,9 +142,8 @@ pub fn write_trouble(code: u8, mtu: u16, number: u32, ports: (u16, u16)) -> Resu
     quoted.write(&mut message)?;
     message.extend(ports.0.to_be_bytes().into_iter().chain(ports.1.to_be_bytes()));
     message.extend(number.to_be_bytes());
-    let sum: u32 = message.chunks(2).map(|pair| u32::from(pair[0]) << 8 | u32::from(pair[1])).sum();
-    let sum = !(((sum >> 16) + (sum & 0xffff)) as u16);
-    message[2..4].copy_from_slice(&sum.to_be_bytes());
+    let checksum = !fold(sum(&message));
+    message[2..4].copy_from_slice(&checksum.to_be_bytes());
     let mut packet = Vec::new();
     Ipv4Header::new(u16::try_from(message.len())?, 64, IpNumber::ICMP, REMOTE, LOCAL)?
         .write(&mut packet)?;

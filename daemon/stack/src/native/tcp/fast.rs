@@ -36,8 +36,13 @@ pub(super) enum Fast {
 impl Parameters {
     /// Payload of a SYN at most, to a peer that takes `mss` bytes in a segment.
     pub(in super::super) fn syn_room(&self, remote: IpAddr, mss: u16) -> u16 {
-        self.mss(remote).min(mss).saturating_sub(OPTIONS_MAX)
+        syn_room(self.mss(remote), mss)
     }
+}
+
+/// Payload of a SYN at most, between ends that take so many bytes in a segment.
+fn syn_room(ours: u16, theirs: u16) -> u16 {
+    ours.min(theirs).saturating_sub(OPTIONS_MAX)
 }
 
 impl Connection {
@@ -56,8 +61,7 @@ impl Connection {
             return;
         };
         self.fast = Fast::Carries(known);
-        let room = self.mss.min(known.mss).saturating_sub(OPTIONS_MAX);
-        self.sender.open_with(u64::from(room));
+        self.sender.open_with(u64::from(syn_room(self.mss, known.mss)));
     }
 
     /// Whether the answer to our SYN is to be remembered.

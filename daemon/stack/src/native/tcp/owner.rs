@@ -112,7 +112,8 @@ impl sockets::Connection for Connection {
     }
 
     fn opening_for(&self, now: Instant) -> Option<Duration> {
-        let opens = self.is_opening() || self.sender.una == 0;
+        let unanswered = self.sender.una == 0 && self.state != State::Closed;
+        let opens = self.is_opening() || unanswered;
         opens.then(|| now.since(self.opened_at))
     }
 
