@@ -117,11 +117,15 @@ pub enum SocketOption {
     /// at most; of a connection before its SYN, 1 if that is to carry what is written, or to ask for the
     /// cookie that this takes (RFC 7413).
     FastOpen,
+    /// `TCP_CONGESTION`: the number of a [`CongestionControl`].
+    CongestionControl,
+    /// `SO_MAX_PACING_RATE`: bytes per second, `u32::MAX` for no bound.
+    PacingRate,
 }
 
 impl SocketOption {
     /// All of them.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 12] = [
         Self::NoDelay,
         Self::KeepAlive,
         Self::HopLimit,
@@ -132,7 +136,45 @@ impl SocketOption {
         Self::TrafficClass,
         Self::MaxSegment,
         Self::FastOpen,
+        Self::CongestionControl,
+        Self::PacingRate,
     ];
+}
+
+/// Algorithms that a socket may ask for, as far as its stack has them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum CongestionControl {
+    /// RFC 5681 and RFC 6582.
+    Reno = 1,
+    /// RFC 9438.
+    Cubic = 2,
+    /// RFC 8257.
+    Dctcp = 3,
+    /// draft-ietf-ccwg-bbr.
+    Bbr = 4,
+}
+
+impl CongestionControl {
+    /// All of them.
+    pub const ALL: [Self; 4] = [Self::Reno, Self::Cubic, Self::Dctcp, Self::Bbr];
+
+    /// Linux's name of it (tcp(7), `TCP_CONGESTION`).
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Reno => "reno",
+            Self::Cubic => "cubic",
+            Self::Dctcp => "dctcp",
+            Self::Bbr => "bbr",
+        }
+    }
+
+    /// The one with this number.
+    #[must_use]
+    pub fn from_number(number: u32) -> Option<Self> {
+        Self::ALL.into_iter().find(|control| u32::from(*control as u8) == number)
+    }
 }
 
 /// What a client asks of an instance.

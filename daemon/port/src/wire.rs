@@ -14,6 +14,7 @@
 mod config;
 mod direction;
 mod fate;
+mod mark;
 mod queue;
 mod random;
 mod stats;

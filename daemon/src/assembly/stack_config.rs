@@ -38,6 +38,8 @@ pub fn of(
                 Congestion::None => stack::Congestion::None,
                 Congestion::Reno => stack::Congestion::Reno,
                 Congestion::Cubic => stack::Congestion::Cubic,
+                Congestion::Dctcp => stack::Congestion::Dctcp,
+                Congestion::Bbr => stack::Congestion::Bbr,
             },
             user_timeout_s: USER_TIMEOUT_S,
             keepalive_s: config.tcp.keepalive_s,

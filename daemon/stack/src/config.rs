@@ -3,6 +3,8 @@
 
 use std::net::IpAddr;
 
+use dmm_proto::op::CongestionControl;
+
 /// An address with the length of its subnet's prefix.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Prefix {
@@ -40,6 +42,21 @@ pub enum Congestion {
     /// RFC 9438.
     #[default]
     Cubic,
+    /// RFC 8257, of the kind `native`.
+    Dctcp,
+    /// draft-ietf-ccwg-bbr, of the kind `native`.
+    Bbr,
+}
+
+impl From<CongestionControl> for Congestion {
+    fn from(control: CongestionControl) -> Self {
+        match control {
+            CongestionControl::Reno => Self::Reno,
+            CongestionControl::Cubic => Self::Cubic,
+            CongestionControl::Dctcp => Self::Dctcp,
+            CongestionControl::Bbr => Self::Bbr,
+        }
+    }
 }
 
 /// TCP's tuning.

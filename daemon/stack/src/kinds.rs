@@ -86,6 +86,11 @@ pub enum BuildError {
         /// The most that will do.
         most: u32,
     },
+    /// A congestion control that the kind does not have.
+    #[error(
+        "this kind has no such congestion control: use cubic, reno or none, or the kind native"
+    )]
+    Congestion,
     /// A time of 0 seconds.
     #[error("user timeout of 0 seconds: connections would end at once; 30 is usual")]
     UserTimeout,

@@ -178,6 +178,10 @@ pub enum Congestion {
     Cubic,
     /// Reno (RFC 5681).
     Reno,
+    /// DCTCP (RFC 8257), for networks that mark packets instead of dropping them; of the kind `native`.
+    Dctcp,
+    /// BBR, version 3 (draft-ietf-ccwg-bbr); of the kind `native`.
+    Bbr,
     /// No congestion window: only the receiver's holds the sender back.
     None,
 }

@@ -62,6 +62,9 @@ struct Arguments {
     /// Frames queued at most before a wire of limited speed.
     #[arg(long, default_value_t = 1000, value_name = "N")]
     queue_limit: usize,
+    /// Frames queued from which on packets are marked (RFC 3168), if their senders take marks.
+    #[arg(long, value_name = "N")]
+    mark_limit: Option<usize>,
     /// What the random numbers follow from.
     #[arg(long, default_value_t = 0, value_name = "N")]
     seed: u64,
@@ -131,6 +134,7 @@ impl Arguments {
             jitter: Duration::from_micros(self.jitter_us),
             rate_mbps: self.rate_mbps,
             queue_limit: self.queue_limit,
+            mark_limit: self.mark_limit,
             loss: self.loss,
             duplicate: self.duplicate,
             reorder: self.reorder,

@@ -26,6 +26,9 @@ pub struct WireConfig {
     /// Frames that are queued or being sent at most, if `rate_mbps` is set; further ones are
     /// dropped.
     pub queue_limit: usize,
+    /// Frames that are queued or being sent from which on packets are marked (RFC 3168), if `rate_mbps` is set and
+    /// their senders take marks.
+    pub mark_limit: Option<usize>,
     /// Frames per direction, sent and not yet received, at most; further ones are dropped. This
     /// bounds the wire's memory when a receiver stops.
     pub in_flight_limit: usize,
@@ -59,6 +62,7 @@ impl Default for WireConfig {
             jitter: Duration::ZERO,
             rate_mbps: None,
             queue_limit: 1000,
+            mark_limit: None,
             in_flight_limit: 16_384,
             loss: 0.0,
             duplicate: 0.0,

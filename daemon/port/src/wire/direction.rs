@@ -22,6 +22,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use nix::sys::eventfd::{EfdFlags, EventFd};
 
 use super::fate::{Fate, Impairments};
+use super::mark::mark;
 use super::{WireConfig, WireError, WireStats};
 use crate::buffer::{FrameBuffer, RxRow, TxRow};
 use crate::flow::{self, Traffic};
@@ -256,7 +257,7 @@ impl State {
         self.traffic.frames.sent += 1;
         self.traffic.sent_bytes += len as u64;
         let fate = self.impairments.decide(len, now);
-        let Fate::Arrival { due, reordered, duplicated, corrupt_bit } = fate else {
+        let Fate::Arrival { due, reordered, duplicated, marked, corrupt_bit } = fate else {
             match fate {
                 Fate::Overflow => self.traffic.frames.overflowed += 1,
                 _ => self.traffic.frames.lost += 1,
@@ -269,6 +270,7 @@ impl State {
             self.spare.push(buffer);
             return None;
         }
+        self.traffic.frames.marked += u64::from(marked && mark(buffer.bytes_mut()));
         if let Some(bit) = corrupt_bit {
             buffer.bytes_mut()[(bit / 8) as usize] ^= 0x80 >> (bit % 8);
             self.traffic.frames.corrupted += 1;

@@ -28,6 +28,8 @@ pub(super) enum Fate {
         reordered: bool,
         /// Whether it arrives twice.
         duplicated: bool,
+        /// Whether it found a long queue.
+        marked: bool,
         /// Which of its bits flips, counted from the first.
         corrupt_bit: Option<u64>,
     },
@@ -54,7 +56,7 @@ impl Impairments {
         let chance = |kind, value| Chance::new(value).ok_or(WireError::Probability { kind, value });
         let serialiser = match config.rate_mbps {
             Some(0) => return Err(WireError::Rate),
-            Some(mbps) => Some(Serialiser::new(mbps, config.queue_limit)),
+            Some(mbps) => Some(Serialiser::new(mbps, config.queue_limit, config.mark_limit)),
             None => None,
         };
         Ok(Self {
@@ -84,12 +86,12 @@ impl Impairments {
         let held_back = self.reorder_nanos / 2 + self.random.below(self.reorder_nanos / 2 + 1);
         let bit = self.random.below(len as u64 * 8);
 
-        let departure = match &mut self.serialiser {
+        let (departure, marked) = match &mut self.serialiser {
             Some(serialiser) => match serialiser.enqueue(len, now) {
-                Some(departure) => departure,
+                Some(departure) => (departure, serialiser.is_long()),
                 None => return Fate::Overflow,
             },
-            None => now,
+            None => (now, false),
         };
         if lost {
             return Fate::Loss;
@@ -102,7 +104,7 @@ impl Impairments {
             self.last_due = due;
         }
         let corrupt_bit = (corrupted && len > 0).then_some(bit);
-        Fate::Arrival { due, reordered, duplicated, corrupt_bit }
+        Fate::Arrival { due, reordered, duplicated, marked, corrupt_bit }
     }
 }
 
@@ -110,19 +112,26 @@ impl Impairments {
 struct Serialiser {
     bits_per_us: u64,
     limit: usize,
+    mark_limit: Option<usize>,
     next_free: Instant,
     /// When each frame that is queued or being sent will have left.
     departures: VecDeque<Instant>,
 }
 
 impl Serialiser {
-    fn new(mbps: u32, limit: usize) -> Self {
+    fn new(mbps: u32, limit: usize, mark_limit: Option<usize>) -> Self {
         Self {
             bits_per_us: u64::from(mbps),
             limit,
+            mark_limit,
             next_free: Instant::ZERO,
             departures: VecDeque::new(),
         }
+    }
+
+    /// Whether the queue is so long that packets are marked.
+    fn is_long(&self) -> bool {
+        self.mark_limit.is_some_and(|limit| self.departures.len() > limit)
     }
 
     /// When the last bit of the frame leaves; `None` if the queue is full.

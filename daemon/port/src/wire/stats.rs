@@ -20,6 +20,8 @@ pub struct WireStats {
     pub reordered: u64,
     /// Frames of which a bit flipped.
     pub corrupted: u64,
+    /// Frames whose packets were marked because the transmit queue was long.
+    pub marked: u64,
     /// Frames dropped because the transmit queue or the wire was full.
     pub overflowed: u64,
     /// Frames on their way, or waiting for the receiver.
@@ -29,7 +31,7 @@ pub struct WireStats {
 impl WireStats {
     /// Every counter with its name.
     #[must_use]
-    pub const fn named(&self) -> [(&'static str, u64); 8] {
+    pub const fn named(&self) -> [(&'static str, u64); 9] {
         [
             ("sent", self.sent),
             ("delivered", self.delivered),
@@ -37,6 +39,7 @@ impl WireStats {
             ("duplicated", self.duplicated),
             ("reordered", self.reordered),
             ("corrupted", self.corrupted),
+            ("marked", self.marked),
             ("overflowed", self.overflowed),
             ("in_flight", self.in_flight),
         ]

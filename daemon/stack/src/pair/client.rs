@@ -26,6 +26,8 @@ pub struct Quota {
     links: Shared<[AtomicU32]>,
     /// The free chunks.
     pub pool: Arc<ChunkPool>,
+    /// Bytes that each FIFO holds at most.
+    fifo_bytes: u32,
 }
 
 impl Quota {
@@ -36,7 +38,14 @@ impl Quota {
             arena: Arena::heap(chunks),
             links: Shared::heap_slice((0..chunks).map(|_| AtomicU32::new(0)).collect()),
             pool: Arc::new(ChunkPool::new(chunks)),
+            fifo_bytes: FIFO_BYTES,
         }
+    }
+
+    /// The same with FIFOs that hold so many bytes each.
+    #[must_use]
+    pub fn with_fifos(chunks: u32, fifo_bytes: u32) -> Self {
+        Self { fifo_bytes, ..Self::new(chunks) }
     }
 
     /// A socket's memory: the stack's ends and the client's.
@@ -104,7 +113,7 @@ impl Pair {
         (local, remote): (SocketAddr, SocketAddr),
     ) -> Client {
         let socket = SocketId(socket);
-        let (fifos, client) = quota.open(end, socket, FIFO_BYTES);
+        let (fifos, client) = quota.open(end, socket, quota.fifo_bytes);
         self.forget(end, socket);
         self.submit(end, Request::Connect { socket, local, remote, fifos });
         client
@@ -113,7 +122,7 @@ impl Pair {
     /// Gives a listener a credit.
     pub fn credit(&mut self, end: End, quota: &Quota, listener: u32, socket: u32) -> Client {
         let socket = SocketId(socket);
-        let (fifos, client) = quota.open(end, socket, FIFO_BYTES);
+        let (fifos, client) = quota.open(end, socket, quota.fifo_bytes);
         self.forget(end, socket);
         self.submit(end, Request::Accept { listener: SocketId(listener), socket, fifos });
         client
@@ -122,7 +131,7 @@ impl Pair {
     /// Opens a UDP socket.
     pub fn bind(&mut self, end: End, quota: &Quota, socket: u32, local: SocketAddr) -> Client {
         let socket = SocketId(socket);
-        let (fifos, client) = quota.open(end, socket, FIFO_BYTES);
+        let (fifos, client) = quota.open(end, socket, quota.fifo_bytes);
         self.forget(end, socket);
         self.submit(end, Request::Bind { socket, local, fifos });
         client

@@ -404,7 +404,12 @@ impl sockets::Connection for Connection {
     }
 
     fn set_option(&mut self, option: SocketOption, value: u32) -> Result<(), Errno> {
-        self.options.set(option, value)?;
+        match option {
+            // As Linux has it for one that it does not have.
+            SocketOption::CongestionControl => return Err(Errno::ENOENT),
+            SocketOption::PacingRate => return Err(Errno::ENOPROTOOPT),
+            _ => self.options.set(option, value)?,
+        }
         self.tcp.set_options(&self.options);
         Ok(())
     }

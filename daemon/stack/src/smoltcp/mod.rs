@@ -93,7 +93,7 @@ impl SmoltcpStack {
             reassembler: Reassembler::default(),
             counters: ip::Counters::default(),
             own: Counters::default(),
-            buffers: Buffers::new(&config.tcp),
+            buffers: Buffers::new(&config.tcp)?,
         })
     }
 }
@@ -183,13 +183,14 @@ struct Buffers {
 }
 
 impl Buffers {
-    fn new(tcp: &TcpConfig) -> Self {
+    fn new(tcp: &TcpConfig) -> Result<Self, BuildError> {
         let congestion = match tcp.congestion {
             Congestion::None => tcp::CongestionControl::None,
             Congestion::Reno => tcp::CongestionControl::Reno,
             Congestion::Cubic => tcp::CongestionControl::Cubic,
+            Congestion::Dctcp | Congestion::Bbr => return Err(BuildError::Congestion),
         };
-        Self { tcp: *tcp, congestion, spare: Vec::new() }
+        Ok(Self { tcp: *tcp, congestion, spare: Vec::new() })
     }
 
     /// A library socket for a new connection, if there is memory for its buffers.

@@ -5,7 +5,7 @@
 
 use std::time::Duration;
 
-use dmm_proto::op::SocketOption;
+use dmm_proto::op::{CongestionControl, SocketOption};
 use nix::errno::Errno;
 
 use crate::config::TcpConfig;
@@ -30,6 +30,10 @@ pub(crate) struct Options {
     pub(crate) reset_on_close: bool,
     /// Connections of a listener's whose SYN had payload and whose handshake is not complete, at most.
     pub(crate) fast_open: u32,
+    /// Its congestion control, if not the stack's.
+    pub(crate) congestion: Option<CongestionControl>,
+    /// Bytes per second that it sends at most.
+    pub(crate) pacing_rate: Option<u32>,
 }
 
 impl Options {
@@ -47,6 +51,8 @@ impl Options {
             default_timeout,
             reset_on_close: false,
             fast_open: 0,
+            congestion: None,
+            pacing_rate: None,
         }
     }
 
@@ -81,6 +87,14 @@ impl Options {
             }
             SocketOption::ResetOnClose => self.reset_on_close = value != 0,
             SocketOption::FastOpen => self.fast_open = value,
+            SocketOption::CongestionControl => {
+                // As Linux has it for a name that it does not know.
+                let control = CongestionControl::from_number(value).ok_or(Errno::ENOENT)?;
+                self.congestion = Some(control);
+            }
+            // As Linux has it for a rate of nothing: no segment would ever leave.
+            SocketOption::PacingRate if value == 0 => return Err(Errno::EINVAL),
+            SocketOption::PacingRate => self.pacing_rate = (value < u32::MAX).then_some(value),
         }
         Ok(())
     }

@@ -64,17 +64,22 @@ fn wire(chance: &mut Chance) -> WireConfig {
         reorder: rare(chance, 0.5, 0.05),
         reorder_delay: Duration::from_micros(1 + chance.below(20_000)),
         corrupt: rare(chance, 0.3, 0.01),
+        mark_limit: chance.comes(0.5).then(|| chance.below(100) as usize),
         ..WireConfig::default()
     }
 }
 
-fn stack(chance: &mut Chance, station: u8) -> StackConfig {
+fn stack(chance: &mut Chance, kind: &str, station: u8) -> StackConfig {
     let mut config = config(station);
     config.mtu = [1280, 1400, 1500][chance.below(3) as usize];
     let buffers = [1 << 14, 1 << 16, 1 << 18];
     config.tcp.rx_buffer = buffers[chance.below(3) as usize];
     config.tcp.tx_buffer = buffers[chance.below(3) as usize];
-    config.tcp.congestion = [Congestion::Cubic, Congestion::Reno][chance.below(2) as usize];
+    let algorithms: &[Congestion] = match kind {
+        "native" => &[Congestion::Cubic, Congestion::Reno, Congestion::Dctcp, Congestion::Bbr],
+        _ => &[Congestion::Cubic, Congestion::Reno],
+    };
+    config.tcp.congestion = algorithms[chance.below(algorithms.len() as u64) as usize];
     // ARP has no checksum: what a bit's flip makes of an address is believed for half a minute.
     let (peer, address) = (3 - station, [address_v4, address_v6]);
     let known = |address: fn(u8) -> std::net::IpAddr| Neighbour {
@@ -112,7 +117,7 @@ fn run(kinds: [&str; 2], seed: u64) {
     println!("{kinds:?}: seed {seed}");
     let mut chance = Chance::new(seed);
     let wire = WireConfig { seed, ..wire(&mut chance) };
-    let (left, right) = (stack(&mut chance, 1), stack(&mut chance, 2));
+    let (left, right) = (stack(&mut chance, kinds[0], 1), stack(&mut chance, kinds[1], 2));
     let mut pair = Pair::mixed(kinds, &wire, &left, &right);
     let quotas = [Quota::new(CHUNKS), Quota::new(CHUNKS)];
     let v6 = chance.comes(0.5);

@@ -6,7 +6,7 @@ use std::time::Duration;
 use dmm_port::Instant;
 
 use super::hystart::HyStart;
-use super::{Ack, Control, Window};
+use super::{Ack, Cause, Control, Window};
 
 /// RFC 9438 section 5.1: in segments per second cubed.
 const C: f64 = 0.4;
@@ -96,15 +96,15 @@ impl Control for Cubic {
         }
     }
 
-    fn congested(&mut self, _now: Instant, window: &Window) -> u64 {
-        self.reduce(window)
+    fn congested(&mut self, _now: Instant, window: &Window, _cause: Cause) -> Option<u64> {
+        Some(self.reduce(window))
     }
 
-    fn timed_out(&mut self, window: &Window) -> u64 {
-        self.reduce(window)
+    fn timed_out(&mut self, window: &Window) -> Option<u64> {
+        Some(self.reduce(window))
     }
 
-    fn undone(&mut self) {
+    fn undone(&mut self, _window: &mut Window) {
         if let Some((w_max, epoch)) = self.before.take() {
             (self.w_max, self.epoch) = (w_max, epoch);
         }
@@ -140,7 +140,7 @@ mod tests {
         // 1000 segments, 100 ms: K = cbrt(300 / 0.4) = 9.1 s.
         let mut window = Window { size: 1_000_000, threshold: 1_000_000, mss: MSS };
         let mut cubic = Cubic::default();
-        let threshold = cubic.congested(Instant::ZERO, &window);
+        let threshold = cubic.reduce(&window);
         assert_eq!(threshold, 700_000);
         (window.size, window.threshold) = (threshold, threshold);
         let rtt = Duration::from_millis(100);
@@ -156,7 +156,7 @@ mod tests {
     fn it_is_no_slower_than_reno_on_short_paths() {
         let mut window = Window { size: 20_000, threshold: 20_000, mss: MSS };
         let mut cubic = Cubic::default();
-        let threshold = cubic.congested(Instant::ZERO, &window);
+        let threshold = cubic.reduce(&window);
         (window.size, window.threshold) = (threshold, threshold);
         let rtt = Duration::from_millis(1);
         run(&mut cubic, &mut window, Instant::ZERO, Duration::from_millis(40), rtt);
@@ -168,10 +168,10 @@ mod tests {
     fn a_loss_that_was_none_leaves_no_trace() {
         let mut cubic = Cubic::default();
         let window = Window { size: 50_000, threshold: 1, mss: MSS };
-        cubic.congested(Instant::ZERO, &window);
+        cubic.reduce(&window);
         let before = cubic.w_max;
-        cubic.congested(Instant::ZERO, &Window { size: 20_000, ..window });
-        cubic.undone();
+        cubic.reduce(&Window { size: 20_000, ..window });
+        cubic.undone(&mut { window });
         assert_eq!(cubic.w_max, before);
     }
 }

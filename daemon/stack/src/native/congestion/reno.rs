@@ -3,7 +3,7 @@
 
 use dmm_port::Instant;
 
-use super::{Ack, Control, Window};
+use super::{Ack, Cause, Control, Window};
 
 /// `NewReno`: half the window at each loss, a segment more each round trip.
 #[derive(Clone, Debug)]
@@ -21,12 +21,12 @@ impl Control for Reno {
         }
     }
 
-    fn congested(&mut self, _now: Instant, window: &Window) -> u64 {
-        (window.size / 2).max(window.least())
+    fn congested(&mut self, _now: Instant, window: &Window, _cause: Cause) -> Option<u64> {
+        Some((window.size / 2).max(window.least()))
     }
 
-    fn timed_out(&mut self, window: &Window) -> u64 {
-        (window.size / 2).max(window.least())
+    fn timed_out(&mut self, window: &Window) -> Option<u64> {
+        Some((window.size / 2).max(window.least()))
     }
 }
 
@@ -56,6 +56,6 @@ mod tests {
         assert_eq!(window.size, 40_000);
         (0..40).for_each(|_| Reno.acknowledged(&mut window, &ack(1000)));
         assert!((40_900..=41_000).contains(&window.size), "{}", window.size);
-        assert_eq!(Reno.congested(Instant::ZERO, &window), window.size / 2);
+        assert_eq!(Reno.congested(Instant::ZERO, &window, Cause::Loss), Some(window.size / 2));
     }
 }

@@ -1,15 +1,17 @@
-//! Explicit congestion notification (RFC 3168).
+//! Explicit congestion notification (RFC 3168), and that of DCTCP, which tells of each mark (RFC 8257).
 //!
 //! Owns: whether both ends use it, and what is to be echoed. Called for each segment. Must never: mark a
 //! retransmission, or a segment without payload, as capable (sections 6.1.4 and 6.1.5).
 #![forbid(unsafe_code)]
+
+use std::collections::VecDeque;
 
 use crate::config::Ecn as Wanted;
 use crate::ip::packet::ecn;
 use crate::native::segment::{Segment, flag};
 
 /// The state of a connection.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Ecn {
     wanted: Wanted,
     /// Both ends use it.
@@ -20,12 +22,36 @@ pub(super) struct Ecn {
     pub(super) seen: bool,
     /// The next new segment says that the window was made smaller.
     pub(super) reduced: bool,
+    /// Each mark is echoed, as DCTCP has it.
+    exact: bool,
+    /// Acknowledgements that are due since marks began or ended: up to which position, and whether what is
+    /// before was marked.
+    turns: VecDeque<(u64, bool)>,
 }
+
+/// Turns that wait at most: a burst has no more frames.
+const TURNS_MAX: usize = 64;
 
 impl Ecn {
     /// Nothing was agreed on yet.
     pub(super) const fn new(wanted: Wanted) -> Self {
-        Self { wanted, on: false, echoes: false, seen: false, reduced: false }
+        Self {
+            wanted,
+            on: false,
+            echoes: false,
+            seen: false,
+            reduced: false,
+            exact: false,
+            turns: VecDeque::new(),
+        }
+    }
+
+    /// Sets whether each mark is echoed, which our SYNs ask for.
+    pub(super) const fn count_marks(&mut self, exact: bool) {
+        self.exact = exact;
+        if exact {
+            self.wanted = Wanted::On;
+        }
     }
 
     /// Takes the peer's SYN, or its SYN-ACK (section 6.1.1).
@@ -48,10 +74,14 @@ impl Ecn {
     }
 
     /// Takes a segment that came with the traffic class `class`. Returns whether there is something to
-    /// echo that was not there before (section 6.1.3).
-    pub(super) const fn receive(&mut self, segment: &Segment, class: u8) -> bool {
+    /// echo that was not there before (section 6.1.3). `owed` is the position up to which an acknowledgement
+    /// is owed.
+    pub(super) fn receive(&mut self, segment: &Segment, class: u8, owed: Option<u64>) -> bool {
         if !self.on {
             return false;
+        }
+        if self.exact {
+            return self.turn(class, owed);
         }
         if segment.has(flag::CWR) {
             self.echoes = false;
@@ -61,6 +91,37 @@ impl Ecn {
         self.echoes |= marked;
         self.seen |= marked;
         news
+    }
+
+    /// RFC 8257 section 3.2: what came before marks begin or end is acknowledged as it was.
+    fn turn(&mut self, class: u8, owed: Option<u64>) -> bool {
+        let marked = match class & ecn::MASK {
+            // Bare acknowledgements and retransmissions say nothing.
+            0 => return false,
+            field => field == ecn::CONGESTED,
+        };
+        self.seen |= marked;
+        if marked == self.echoes {
+            return false;
+        }
+        if let Some(position) = owed {
+            if self.turns.len() == TURNS_MAX {
+                self.turns.pop_front();
+            }
+            self.turns.push_back((position, self.echoes));
+        }
+        self.echoes = marked;
+        true
+    }
+
+    /// The next acknowledgement that is due since marks began or ended.
+    pub(super) fn next_turn(&self) -> Option<(u64, bool)> {
+        self.turns.front().copied()
+    }
+
+    /// That was sent.
+    pub(super) fn told_turn(&mut self) {
+        self.turns.pop_front();
     }
 
     /// The flags of a segment, which has payload that was not sent before if `new`.

@@ -228,7 +228,8 @@ impl Connection {
             self.stamps.take(now, value);
         }
         self.heard(now);
-        if self.ecn.receive(segment, class) {
+        let (taken, told) = (self.receiver.next, self.receiver.acknowledged);
+        if self.ecn.receive(segment, class, (taken > told).then_some(taken)) {
             self.acks.at_once();
         }
         if self.ecn.on && segment.has(flag::ECE) && !syn {
@@ -250,7 +251,9 @@ impl Connection {
         let echo = segment.options.timestamps.and_then(|(_, echo)| self.stamps.sent_at(now, echo));
         let sacks = if self.sender.sack { segment.options.sacks.as_slice() } else { &[] };
         let window = segment.window;
-        let acknowledgement = Acknowledgement { position, sequence, window, sacks, echo, bare };
+        let marked = self.ecn.on && segment.has(flag::ECE);
+        let acknowledgement =
+            Acknowledgement { position, sequence, window, sacks, echo, bare, marked };
         let outcome = self.sender.acknowledge(now, &acknowledgement);
         self.freed |= outcome.freed;
         if !self.sender.is_done() {

@@ -181,6 +181,8 @@ pub(super) struct Connection {
     pub(super) options: Options,
     /// Payload of a segment at most, without options.
     mss: u16,
+    /// What makes its choices its own.
+    chance: u32,
     /// What the SYN offers or takes.
     offer: Offer,
     /// Payload on it.
@@ -239,10 +241,15 @@ impl Connection {
         let link = parameters.mss(flow.remote.ip());
         let mss = options.max_segment.map_or(link, |most| most.min(link));
         let initial = parameters.initial(now, flow);
-        let algorithm = Algorithm::new(parameters.congestion);
+        let congestion = options.congestion.map_or(parameters.congestion, Congestion::from);
+        let chance = parameters.secret(flow, 2);
+        let algorithm = Algorithm::new(congestion, chance);
+        let mut ecn = Ecn::new(parameters.ecn);
+        ecn.count_marks(algorithm.counts_marks());
         let mut sender = Sender::new(now, initial, tx, mss.into(), algorithm);
         sender.no_delay = options.no_delay;
         sender.features = parameters.features;
+        sender.set_pacing_rate(options.pacing_rate);
         Self {
             flow,
             owner,
@@ -250,10 +257,11 @@ impl Connection {
             sender,
             receiver: Receiver::new(rx, parameters.shift),
             stamps: Stamps::new(parameters.secret(flow, 1), parameters.features.paws),
-            ecn: Ecn::new(parameters.ecn),
+            ecn,
             acks: Acks::new(mss.into()),
             options,
             mss,
+            chance,
             offer: Offer {
                 stamps: parameters.features.stamps,
                 sack: parameters.features.sack,

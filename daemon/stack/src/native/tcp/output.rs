@@ -25,6 +25,8 @@ pub(in super::super) enum Next {
     Piece(Piece),
     /// What was received.
     Acknowledgement,
+    /// What was received up to a position, and whether that was marked (RFC 8257 section 3.2).
+    Turn(u64, bool),
     /// A question for a sign of life: an old number, which makes the peer answer.
     KeepAlive,
     /// The same, for its window.
@@ -76,6 +78,9 @@ impl Connection {
         if self.state == State::Closed {
             return None;
         }
+        if let Some((position, marked)) = self.ecn.next_turn() {
+            return Some(Next::Turn(position, marked));
+        }
         if let Some(mut piece) = self.sender.next_piece(!self.is_opening()) {
             // A peer that coalesces is not to wait for more than Linux would hand its device at once.
             if !piece.again && piece.len > 0 {
@@ -122,7 +127,7 @@ impl Connection {
             Next::KeepAlive | Next::WindowProbe => {
                 segment.sequence = self.sender.number(self.sender.una.saturating_sub(1));
             }
-            Next::Acknowledgement => {}
+            Next::Acknowledgement | Next::Turn(..) => {}
             Next::Piece(piece) => {
                 segment.sequence = self.sender.number(piece.start);
                 segment.flags |= if piece.syn { flag::SYN } else { 0 };
@@ -134,10 +139,14 @@ impl Connection {
             }
         }
         let syn = segment.has(flag::SYN);
-        if !syn {
+        segment.window = self.receiver.advertise(self.acks.mss(), syn)?;
+        if let Next::Turn(position, marked) = *next {
+            (segment.acknowledgement, segment.window) =
+                self.receiver.acknowledgement_at(position, segment.window);
+            segment.flags |= if marked { flag::ECE } else { 0 };
+        } else if !syn {
             segment.flags |= self.ecn.flags(next.is_new());
         }
-        segment.window = self.receiver.advertise(self.acks.mss(), syn)?;
         if let Next::Piece(piece) = next
             && piece.syn
         {
@@ -182,6 +191,10 @@ impl Connection {
         match next {
             Next::Reset => {
                 self.reset_due = false;
+                return;
+            }
+            Next::Turn(..) => {
+                self.ecn.told_turn();
                 return;
             }
             Next::KeepAlive => self.keep_alive_due = false,

@@ -11,6 +11,7 @@ use nix::errno::Errno;
 
 use super::sender::Cork;
 use super::{Connection, State};
+use crate::native::congestion::Algorithm;
 use crate::sockets::{self, Owner, Rest};
 use crate::{Fifos, SocketReport};
 
@@ -74,6 +75,14 @@ impl sockets::Connection for Connection {
                 _ => Cork::More,
             }),
             SocketOption::FastOpen if value != 0 => self.ask_fast(),
+            SocketOption::CongestionControl => {
+                if let Some(chosen) = self.options.congestion {
+                    let control = Algorithm::new(chosen.into(), self.chance);
+                    self.ecn.count_marks(control.counts_marks());
+                    self.sender.set_control(control);
+                }
+            }
+            SocketOption::PacingRate => self.sender.set_pacing_rate(self.options.pacing_rate),
             SocketOption::RecordEnd => self.sender.end_record(value),
             SocketOption::MaxSegment if self.state == State::SynSent => {
                 self.mss = self.options.max_segment.map_or(self.mss, |most| most.min(self.mss));

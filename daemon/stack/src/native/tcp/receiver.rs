@@ -114,6 +114,13 @@ impl Receiver {
         number(self.initial, self.next)
     }
 
+    /// What to acknowledge, and the window, if the acknowledgement is to be of what came before `position`.
+    pub(super) fn acknowledgement_at(&self, position: u64, window: u16) -> (u32, u16) {
+        let less = (self.next - position.min(self.next)) >> self.shift;
+        let window = (u64::from(window) + less).min(WINDOW_MAX);
+        (number(self.initial, position), u16::try_from(window).unwrap_or(u16::MAX))
+    }
+
     /// Bytes that the peer may send from `next` on.
     pub(super) const fn window(&self) -> u64 {
         self.advertised.saturating_sub(self.next)

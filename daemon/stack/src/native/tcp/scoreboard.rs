@@ -15,6 +15,8 @@ use std::time::Duration;
 
 use dmm_port::Instant;
 
+use crate::native::congestion::Snapshot;
+
 /// Segments received out of order that show a loss on a path that does not reorder (RFC 5681's
 /// threshold), and at most on one that does, as Linux has it (`tcp_max_reordering`).
 const REORDERING: u32 = 3;
@@ -38,6 +40,10 @@ pub(super) struct Sent {
     pub(super) push: bool,
     /// It is the last of a train.
     pub(super) ends_train: bool,
+    /// It was found to be lost, and nobody was told yet.
+    fresh: bool,
+    /// What was known when it was last sent.
+    snapshot: Snapshot,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -64,6 +70,8 @@ pub(super) struct Delivered {
     pub(super) once: u64,
     /// Segments that it is the first to report.
     pub(super) segments: u64,
+    /// When the segment was sent that was sent last of these, where it ends, and what was known then.
+    pub(super) latest: Option<(Instant, u64, Snapshot)>,
 }
 
 /// Segments under way, by what is known of them.
@@ -175,6 +183,16 @@ impl Scoreboard {
         self.sacked_count > 0
     }
 
+    /// Bytes taken for lost and not sent again since.
+    pub(super) const fn lost_bytes(&self) -> u64 {
+        self.lost_bytes
+    }
+
+    /// Whether a segment that was sent again is under way.
+    pub(super) const fn has_again(&self) -> bool {
+        self.again_count > 0
+    }
+
     /// Segments under way.
     pub(super) fn len(&self) -> usize {
         self.records.len()
@@ -186,9 +204,19 @@ impl Scoreboard {
         now: Instant,
         (start, end): (u64, u64),
         (push, ends_train): (bool, bool),
+        snapshot: Snapshot,
     ) {
-        let (mark, again) = (Mark::Flying, false);
-        self.records.push_back(Sent { start, end, at: now, mark, again, push, ends_train });
+        self.records.push_back(Sent {
+            start,
+            end,
+            at: now,
+            mark: Mark::Flying,
+            again: false,
+            push,
+            ends_train,
+            fresh: false,
+            snapshot,
+        });
     }
 
     /// The first segment that is lost.
@@ -210,7 +238,12 @@ impl Scoreboard {
     }
 
     /// Notes that the bytes from `start` to `end`, within one record, were sent again.
-    pub(super) fn sent_again(&mut self, now: Instant, start: u64, end: u64) {
+    pub(super) fn sent_again(
+        &mut self,
+        now: Instant,
+        (start, end): (u64, u64),
+        snapshot: Snapshot,
+    ) {
         self.cut(start);
         self.cut(end);
         let from = self.find(start);
@@ -220,7 +253,7 @@ impl Scoreboard {
                 record.mark = Mark::Flying;
             }
             self.again_count += usize::from(!record.again);
-            (record.at, record.again) = (now, true);
+            (record.at, record.again, record.snapshot) = (now, true, snapshot);
         }
     }
 
@@ -296,6 +329,9 @@ impl Scoreboard {
         let (bytes, rtt) = (record.end - record.start, now.since(record.at));
         delivered.bytes += bytes;
         delivered.segments += 1;
+        if delivered.latest.is_none_or(|(at, end, _)| (at, end) < (record.at, record.end)) {
+            delivered.latest = Some((record.at, record.end, record.snapshot));
+        }
         if record.again {
             // Sooner than any round trip it is the first sending that arrived.
             if least.is_some_and(|least| rtt < least) {
@@ -327,7 +363,7 @@ impl Scoreboard {
             match record.mark {
                 Mark::Sacked => beyond += 1,
                 Mark::Flying if beyond >= REORDERING && !record.again => {
-                    record.mark = Mark::Lost;
+                    (record.mark, record.fresh) = (Mark::Lost, true);
                     lost += record.end - record.start;
                 }
                 Mark::Flying | Mark::Lost => {}
@@ -365,7 +401,7 @@ impl Scoreboard {
             }
             let due = record.at + patience;
             if due <= now {
-                record.mark = Mark::Lost;
+                (record.mark, record.fresh) = (Mark::Lost, true);
                 self.again_count -= usize::from(std::mem::take(&mut record.again));
                 lost += record.end - record.start;
             } else {
@@ -458,10 +494,19 @@ impl Scoreboard {
         if first.mark != Mark::Flying {
             return false;
         }
-        first.mark = Mark::Lost;
+        (first.mark, first.fresh) = (Mark::Lost, true);
         self.lost_bytes += first.end - first.start;
         self.again_count -= usize::from(std::mem::take(&mut first.again));
         true
+    }
+
+    /// Tells of the segments that were found to be lost since the last call: their bytes, and what was known
+    /// when they were sent.
+    pub(super) fn tell_lost(&mut self, mut tell: impl FnMut(u64, &Snapshot)) {
+        for record in self.records.iter_mut().filter(|record| record.fresh) {
+            record.fresh = false;
+            tell(record.end - record.start, &record.snapshot);
+        }
     }
 
     /// Makes a record begin at `position`, if one holds it in its middle.

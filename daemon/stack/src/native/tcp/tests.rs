@@ -26,7 +26,7 @@ const DELAY: Duration = Duration::from_millis(10);
 /// What is on its way.
 enum Packet {
     Segment { piece: Piece, number: u32, payload: Vec<u8>, stamp: Instant },
-    Question { stamp: Instant },
+    Question,
     Answer { number: u32, window: u16, sacks: Sacks, echo: Instant },
 }
 
@@ -49,6 +49,8 @@ struct Path {
     segments: u64,
     repairs: Repairs,
     reading: bool,
+    /// When what came in order last was sent.
+    recent: Instant,
     written: u64,
     read: u64,
     closed: bool,
@@ -60,7 +62,7 @@ impl Path {
         let (near, writer) = quota.open(End::Left, SocketId(0), FIFO_BYTES);
         let (far, reader) = quota.open(End::Right, SocketId(0), FIFO_BYTES);
         let now = Instant::from_micros(1_000_000);
-        let algorithm = Algorithm::new(congestion);
+        let algorithm = Algorithm::new(congestion, 1);
         let mut sender = Sender::new(now, INITIAL, Some(near.tx), MSS, algorithm);
         let mut receiver = Receiver::new(Some(far.rx), 3);
         // The handshake, with nothing lost.
@@ -79,6 +81,7 @@ impl Path {
             sacks: &[],
             echo: None,
             bare: false,
+            marked: false,
         };
         assert!(sender.acknowledge(now + 2 * DELAY, &ack).progress);
         sender.shift = 3;
@@ -100,6 +103,7 @@ impl Path {
             segments: 0,
             repairs: Repairs::default(),
             reading: true,
+            recent: now,
             written: 0,
             read: 0,
             closed: false,
@@ -144,7 +148,7 @@ impl Path {
         }
         if self.sender.asks_for_window() {
             self.sender.asked_for_window(self.now);
-            self.post(self.now + DELAY, Packet::Question { stamp: self.now });
+            self.post(self.now + DELAY, Packet::Question);
         }
         self.sender.watch(self.now);
     }
@@ -164,7 +168,8 @@ impl Path {
         }
     }
 
-    fn answer(&mut self, echo: Instant) {
+    fn answer(&mut self) {
+        let echo = self.recent;
         self.read();
         let most = if self.sack { 3 } else { 0 };
         let window = self.receiver.advertise(MSS, false).unwrap();
@@ -177,6 +182,10 @@ impl Path {
             Packet::Segment { piece, number, payload, stamp } => {
                 let start = self.receiver.position(number).expect("a position");
                 assert_eq!(start, piece.start);
+                // RFC 7323 section 4.3: what is out of order is not echoed.
+                if start <= self.receiver.next {
+                    self.recent = stamp;
+                }
                 let numbers = payload.len() as u64 + u64::from(piece.fin);
                 if self.receiver.accepts(start, numbers) {
                     self.receiver.take(start, &payload, piece.fin).unwrap();
@@ -184,9 +193,9 @@ impl Path {
                     let end = start + payload.len() as u64;
                     self.receiver.note_duplicate(start..end.min(self.receiver.next));
                 }
-                self.answer(stamp);
+                self.answer();
             }
-            Packet::Question { stamp } => self.answer(stamp),
+            Packet::Question => self.answer(),
             Packet::Answer { number, window, sacks, echo } => {
                 let position = self.sender.position(number).expect("a position");
                 assert!(position <= self.sender.next);
@@ -197,6 +206,7 @@ impl Path {
                     sacks: sacks.as_slice(),
                     echo: Some(echo),
                     bare: true,
+                    marked: false,
                 };
                 if position >= self.sender.una {
                     self.sender.acknowledge(self.now, &ack);
@@ -306,6 +316,21 @@ fn one_loss_is_repaired_by_one_segment() {
         path.transfer(500_000, secs(10));
         let expected = Repairs { again: 1, recoveries: 1, ..Repairs::default() };
         assert_eq!(path.repairs, expected, "sack {sack}");
+    }
+}
+
+/// RFC 3522: only what was sent before the retransmission, and is acknowledged, shows that it was needless.
+#[test]
+fn what_is_lost_is_not_taken_back() {
+    for sack in [true, false] {
+        for seed in 0..20 {
+            let fate =
+                move |count, _: &Piece| (chance(seed, count) > 0.02).then_some(Duration::ZERO);
+            let mut path = Path::new(sack, Congestion::Cubic, Box::new(fate));
+            path.transfer(500_000, secs(100));
+            assert!(path.repairs.recoveries > 0);
+            assert_eq!(path.repairs.undone, 0, "seed {seed}, sack {sack}: {:?}", path.repairs);
+        }
     }
 }
 

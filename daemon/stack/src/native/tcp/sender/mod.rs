@@ -12,6 +12,7 @@
 
 mod info;
 mod output;
+mod pace;
 mod repair;
 
 use std::collections::VecDeque;
@@ -25,9 +26,10 @@ use super::position::{number, position};
 use super::rtt::Rtt;
 use super::scoreboard::{Delivered, Scoreboard};
 use crate::config::Features;
-use crate::native::congestion::{Ack, Algorithm, Control, Window};
+use crate::native::congestion::{Ack, Algorithm, Sample, Sampler, Window};
 use info::Waits;
 pub(super) use output::Piece;
+use pace::Pace;
 use repair::{Phase, Probe, Undo};
 
 /// How long a peer may hold an acknowledgement back (RFC 8985 section 7.2, WCDelAckT).
@@ -79,6 +81,8 @@ pub(super) struct Acknowledgement<'a> {
     pub(super) echo: Option<Instant>,
     /// It holds nothing else: no payload, no SYN, no FIN.
     pub(super) bare: bool,
+    /// It says that what it answers met congestion.
+    pub(super) marked: bool,
 }
 
 /// What it brought about.
@@ -150,12 +154,16 @@ pub(in crate::native) struct Sender {
     pub(super) rtt: Rtt,
     window: Window,
     control: Algorithm,
+    sampler: Sampler,
+    pace: Pace,
     phase: Phase,
     /// What was sent when marks of congestion last made the window smaller.
     reduced_until: u64,
     /// What was sent before the loss that is being repaired.
     recover: u64,
     undo: Option<Undo>,
+    /// When the first retransmission was sent of those whose fate is open.
+    again_since: Option<Instant>,
     duplicates: u32,
     timer: Option<(Instant, Timer)>,
     /// A tail probe is out.
@@ -216,10 +224,13 @@ impl Sender {
             rtt: Rtt::new(),
             window: Window::initial(mss),
             control,
+            sampler: Sampler::new(now),
+            pace: Pace::default(),
             phase: Phase::Open,
             reduced_until: 0,
             recover: 0,
             undo: None,
+            again_since: None,
             duplicates: 0,
             timer: None,
             probing: None,
@@ -424,11 +435,14 @@ impl Sender {
             self.rtt.progress();
         }
         if outcome.progress || delivered.once > 0 {
-            self.detect_needless(now, ack, &delivered);
+            self.detect_needless(now, ack, (outcome.progress, &delivered));
         }
         self.end_probe(now, ack, twice);
         let lost = self.detect_loss(now, outcome.progress, (least, smoothed));
         self.advance_phase(now, ack, before, delivered, lost);
+        if self.phase == Phase::Open && !self.board.has_again() {
+            self.again_since = None;
+        }
         if outcome.progress && self.phase == Phase::Open && self.is_limited() {
             let ack = Ack {
                 now,
@@ -439,11 +453,59 @@ impl Sender {
                 una: self.una,
                 next: self.next,
             };
-            self.control.acknowledged(&mut self.window, &ack);
+            self.control.control().acknowledged(&mut self.window, &ack);
         }
+        self.sample(now, ack, &delivered, lost);
         self.set_timer(now, outcome.progress || delivered.bytes > 0);
         self.account(now);
         outcome
+    }
+
+    /// Tells the algorithm what an acknowledgement shows of the path.
+    fn sample(
+        &mut self,
+        now: Instant,
+        ack: &Acknowledgement<'_>,
+        delivered: &Delivered,
+        lost: bool,
+    ) {
+        let latest = delivered.latest.map(|(at, _, snapshot)| (at, snapshot));
+        let rate = self.sampler.deliver(now, delivered.bytes, latest, self.rtt.least());
+        if delivered.bytes == 0 && !lost {
+            return;
+        }
+        let sample = Sample {
+            now,
+            acked: delivered.bytes,
+            rtt: delivered.rtt,
+            smoothed: self.rtt.smoothed(),
+            rate,
+            delivered: self.sampler.delivered(),
+            in_flight: self.flying(),
+            una: self.una,
+            next: self.next,
+            lost,
+            limited: self.limited,
+            marked: ack.marked,
+            recovering: self.phase != Phase::Open,
+            sack: self.sack,
+        };
+        self.control.control().sampled(&mut self.window, &sample);
+    }
+
+    /// Sets how many bytes a second it sends at most.
+    pub(super) fn set_pacing_rate(&mut self, most: Option<u32>) {
+        self.pace.most = most;
+    }
+
+    /// Takes another algorithm for congestion control from now on.
+    pub(super) fn set_control(&mut self, control: Algorithm) {
+        self.control = control;
+        if let Phase::Recovery(_) = self.phase {
+            // It knows nothing of what is being repaired.
+            self.phase = Phase::Open;
+        }
+        self.window.size = self.window.size.min(u64::from(u32::MAX));
     }
 
     /// Whether the window is what holds the sender back (RFC 7661); in slow start half of it is enough,
@@ -510,13 +572,14 @@ impl Sender {
 
     /// Does what a timer that is due asks for.
     pub(super) fn expire(&mut self, now: Instant) {
+        self.pace.expire(now);
         let Some((at, timer)) = self.timer else { return };
         if at > now {
             return;
         }
         self.timer = None;
         match timer {
-            Timer::Retransmit => self.time_out(now),
+            Timer::Retransmit => self.time_out(),
             Timer::Probe => {
                 self.repairs.probes += 1;
                 self.forced = Some(Timer::Probe);
@@ -537,7 +600,13 @@ impl Sender {
 
     /// When a timer is due.
     pub(super) fn deadline(&self) -> Option<Instant> {
-        self.timer.map(|(at, _)| at)
+        let paced = self.pace.held_until().filter(|_| self.has_unsent());
+        Instant::earliest(self.timer.map(|(at, _)| at), paced)
+    }
+
+    /// Whether something waits to be sent, or to be sent again.
+    fn has_unsent(&self) -> bool {
+        self.next < self.written() + u64::from(self.finishing) || self.board.lost_bytes() > 0
     }
 
     /// Sets the timer for what is under way. With `anew`, time begins to count now.

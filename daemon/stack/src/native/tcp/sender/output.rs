@@ -8,7 +8,7 @@ use dmm_port::Instant;
 
 use super::repair::{Forward, Phase, Probe};
 use super::{Cork, OVERRIDE, Sender, Timer};
-use crate::native::congestion::{Control, Window};
+use crate::native::congestion::Window;
 
 /// Segments of a train at most: 64 KiB of the usual size.
 const TRAIN_MAX: usize = 44;
@@ -45,6 +45,9 @@ impl Sender {
         }
         if let Some(forced) = self.forced {
             return self.forced_piece(forced);
+        }
+        if self.pace.held_until().is_some() {
+            return None;
         }
         let Some(lost) = self.board.first_lost() else { return self.new_piece() };
         let len = (lost.end - lost.start).min(self.mss);
@@ -219,14 +222,17 @@ impl Sender {
         let forced = self.forced.take();
         let end = piece.end();
         self.sent += 1;
+        if self.board.is_empty() && self.sampler.is_app_limited() {
+            self.control.control().resumed(now, &mut self.window);
+        }
+        let snapshot = self.sampler.send(now, end - piece.start, self.flying());
+        self.pace.sent(now, piece.len, self.control.pace(), self.mss);
         if piece.again {
             self.sent_again += 1;
             self.repairs.again += 1;
-            self.board.sent_again(now, piece.start, end);
+            self.board.sent_again(now, (piece.start, end), snapshot);
+            self.again_since.get_or_insert(now);
             if let Some(undo) = &mut self.undo {
-                if undo.pending == 0 {
-                    undo.since = now;
-                }
                 undo.pending += 1;
             }
         } else {
@@ -234,7 +240,7 @@ impl Sender {
                 self.restart();
             }
             let ends_record = self.ends_record(piece);
-            self.board.sent(now, (self.next, end), (ends_record, piece.ends_train));
+            self.board.sent(now, (self.next, end), (ends_record, piece.ends_train), snapshot);
             self.next = end;
             if (piece.len as u64) < self.mss && piece.len > 0 && !piece.syn {
                 self.short_end = end;
@@ -243,7 +249,7 @@ impl Sender {
         if forced == Some(Timer::Probe) {
             self.probing = Some(Probe { end: self.next, again: piece.again, sent_at: now });
         }
-        if let Phase::Recovery(reduction) = &mut self.phase {
+        if let Phase::Recovery(Some(reduction)) = &mut self.phase {
             reduction.out += end - piece.start;
         }
         self.sent_at = now;
@@ -279,7 +285,10 @@ impl Sender {
     /// After an idle time the window is the initial one again, as what it learned is old (RFC 5681
     /// section 4.1).
     pub(super) fn restart(&mut self) {
-        self.control.idle();
+        self.control.control().idle();
+        if self.control.is_model() {
+            return;
+        }
         self.window.size = self.window.size.min(Window::initial(self.mss).size);
     }
 
@@ -287,6 +296,13 @@ impl Sender {
     /// to send.
     pub(in crate::native) fn watch(&mut self, now: Instant) {
         self.account(now);
+        if self.pace.held_until().is_some() {
+            return;
+        }
+        let (flying, lost) = (self.flying(), self.board.lost_bytes());
+        if self.next >= self.written() && lost == 0 && flying < self.window.size {
+            self.sampler.limit(flying);
+        }
         let waits = self.queued() > 0 && self.next < self.written() && self.board.is_empty();
         if !waits || self.timer.is_some() || self.forced.is_some() {
             return;

@@ -9,7 +9,7 @@ use std::time::Duration;
 use dmm_port::Instant;
 
 use super::{Acknowledgement, Sender, Timer, millis};
-use crate::native::congestion::{Control, Window, slow_start};
+use crate::native::congestion::{Cause, Loss, Window, slow_start};
 use crate::native::tcp::scoreboard::Delivered;
 
 /// Duplicate acknowledgements that show a loss to a peer without SACK (RFC 5681 section 3.2).
@@ -20,8 +20,8 @@ const DUPLICATES: u32 = 3;
 pub(super) enum Phase {
     /// It is not.
     Open,
-    /// By retransmissions in proportion to what arrives (RFC 6937).
-    Recovery(Reduction),
+    /// By retransmissions in proportion to what arrives (RFC 6937), or as a model of the path has it.
+    Recovery(Option<Reduction>),
     /// From the beginning, after a timeout.
     Timeout(Forward),
 }
@@ -60,8 +60,6 @@ pub(super) struct Probe {
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Undo {
     pub(super) window: Window,
-    /// When the first retransmission was sent.
-    pub(super) since: Instant,
     /// Retransmissions that may still prove needless.
     pub(super) pending: u32,
 }
@@ -82,14 +80,15 @@ impl Sender {
         &mut self,
         now: Instant,
         ack: &Acknowledgement<'_>,
-        delivered: &Delivered,
+        (progress, delivered): (bool, &Delivered),
     ) {
         let Some(undo) = self.undo else { return };
         if undo.pending == 0 {
             return;
         }
-        // RFC 3522: what is acknowledged was sent before the retransmission.
-        let early = ack.echo.is_some_and(|echo| millis(echo) < millis(undo.since));
+        // RFC 3522: what is acknowledged was sent before the retransmission. What is received out of order
+        // has the echo of what came in order before.
+        let early = progress && self.is_before_repair(ack);
         let forward = match self.phase {
             // RFC 5682 section 3.1: data that was sent before the timeout alone.
             Phase::Timeout(Forward::First | Forward::New) if self.sack => delivered.once > 0,
@@ -102,13 +101,19 @@ impl Sender {
         }
     }
 
+    /// Whether an acknowledgement answers what was sent before all that is being sent again.
+    fn is_before_repair(&self, ack: &Acknowledgement<'_>) -> bool {
+        let (Some(echo), Some(since)) = (ack.echo, self.again_since) else { return false };
+        millis(echo) < millis(since)
+    }
+
     /// Takes a reduction back.
     pub(super) fn take_back(&mut self, now: Instant) {
         let Some(undo) = self.undo.take() else { return };
         self.repairs.undone += 1;
         self.window.size = self.window.size.max(undo.window.size);
         self.window.threshold = undo.window.threshold;
-        self.control.undone();
+        self.control.control().undone(&mut self.window);
         self.board.lose_nothing();
         self.board.overtaken();
         self.rtt.progress();
@@ -126,16 +131,37 @@ impl Sender {
         if ack.position > probe.end && !needless {
             // Both are acknowledged by now: one of them was lost.
             self.probing = None;
-            if self.phase == Phase::Open {
-                self.window.threshold = self.control.congested(now, &self.window);
-                self.window.size = self.window.threshold;
+            if self.phase == Phase::Open
+                && let Some(threshold) =
+                    self.control.control().congested(now, &self.window, Cause::Loss)
+            {
+                (self.window.size, self.window.threshold) = (threshold, threshold);
             }
         } else if ack.position >= probe.end && (needless || ack.bare && self.duplicates > 0) {
             self.probing = None;
         }
     }
 
+    /// Looks for what is lost. Returns whether there was something.
     pub(super) fn detect_loss(
+        &mut self,
+        now: Instant,
+        progress: bool,
+        times: (Option<Duration>, Option<Duration>),
+    ) -> bool {
+        let lost = self.find_lost(now, progress, times);
+        if lost {
+            let Self { board, sampler, control, window, sack, .. } = self;
+            board.tell_lost(|bytes, snapshot| {
+                sampler.lose(bytes);
+                let rate = sampler.at_loss(snapshot);
+                control.control().lost(window, &Loss { now, bytes, rate, sack: *sack });
+            });
+        }
+        lost
+    }
+
+    fn find_lost(
         &mut self,
         now: Instant,
         progress: bool,
@@ -169,8 +195,10 @@ impl Sender {
             return false;
         }
         self.reduced_until = self.next;
-        self.window.threshold = self.control.congested(now, &self.window);
-        self.window.size = self.window.size.min(self.window.threshold);
+        if let Some(threshold) = self.control.control().congested(now, &self.window, Cause::Mark) {
+            self.window.threshold = threshold;
+            self.window.size = self.window.size.min(threshold);
+        }
         true
     }
 
@@ -194,9 +222,10 @@ impl Sender {
                     self.undo = None;
                 }
             }
-            Phase::Recovery(mut reduction) => {
+            Phase::Recovery(None) => {}
+            Phase::Recovery(Some(mut reduction)) => {
                 self.reduce(&mut reduction, delivered.bytes, ack.position > before && !lost);
-                self.phase = Phase::Recovery(reduction);
+                self.phase = Phase::Recovery(Some(reduction));
             }
             Phase::Timeout(forward) => {
                 let advanced = self.una > before;
@@ -207,7 +236,7 @@ impl Sender {
                     other => other,
                 };
                 self.phase = Phase::Timeout(next);
-                if advanced {
+                if advanced && !self.control.is_model() {
                     slow_start(&mut self.window, delivered.bytes);
                 }
             }
@@ -217,13 +246,18 @@ impl Sender {
     /// Begins to repair a loss; what showed it reported `delivered` bytes.
     pub(super) fn begin_recovery(&mut self, now: Instant, delivered: u64) {
         self.repairs.recoveries += 1;
-        self.undo = Some(Undo { window: self.window, since: now, pending: 0 });
-        self.window.threshold = self.control.congested(now, &self.window);
+        self.undo = Some(Undo { window: self.window, pending: 0 });
         self.recover = self.next;
+        let threshold = self.control.control().congested(now, &self.window, Cause::Loss);
+        let Some(threshold) = threshold else {
+            self.phase = Phase::Recovery(None);
+            return;
+        };
+        self.window.threshold = threshold;
         let flight = self.window.size;
         let mut reduction = Reduction { flight, delivered: 0, out: 0 };
         self.reduce(&mut reduction, delivered, false);
-        self.phase = Phase::Recovery(reduction);
+        self.phase = Phase::Recovery(Some(reduction));
     }
 
     /// RFC 6937 section 3, with the bound of its successor: slow start where acknowledgements get on.
@@ -251,8 +285,9 @@ impl Sender {
     }
 
     pub(super) fn recovered(&mut self) {
-        if matches!(self.phase, Phase::Recovery(_)) {
-            self.window.size = self.window.threshold;
+        match self.phase {
+            Phase::Recovery(Some(_)) => self.window.size = self.window.threshold,
+            _ => self.control.control().recovered(&mut self.window),
         }
         self.board.recovered();
         self.phase = Phase::Open;
@@ -260,7 +295,7 @@ impl Sender {
     }
 
     /// RFC 6298 section 5, RFC 5682 section 2.
-    pub(super) fn time_out(&mut self, now: Instant) {
+    pub(super) fn time_out(&mut self) {
         if self.board.is_empty() {
             return;
         }
@@ -268,13 +303,17 @@ impl Sender {
         self.syn_timeouts = self.syn_timeouts.saturating_add(u8::from(self.una == 0));
         let (open, first) = (self.phase == Phase::Open, !matches!(self.phase, Phase::Timeout(_)));
         if first {
-            self.undo = Some(Undo { window: self.window, since: now, pending: 0 });
-            self.window.threshold = self.control.timed_out(&self.window);
+            self.undo = Some(Undo { window: self.window, pending: 0 });
+            if let Some(threshold) = self.control.control().timed_out(&self.window) {
+                self.window.threshold = threshold;
+            }
         }
         let doubled = self.rtt.doubled();
         self.rtt.double();
         self.window.size = self.mss;
+        let lost_before = self.board.lost_bytes();
         self.board.lose_all(doubled > 0);
+        self.sampler.lose(self.board.lost_bytes() - lost_before);
         self.recover = self.next;
         self.duplicates = 0;
         self.probing = None;
