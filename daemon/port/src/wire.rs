@@ -105,6 +105,13 @@ impl WirePort {
         self.outgoing.set_up(up);
         self.incoming.set_up(up);
     }
+
+    /// From now on frames of more than `bytes` bytes are lost, in both directions, and nobody is told: a
+    /// black hole of path MTU discovery (RFC 2923 section 2.1). `None`: no longer.
+    pub fn set_longest(&self, bytes: Option<u32>) {
+        self.outgoing.set_longest(bytes);
+        self.incoming.set_longest(bytes);
+    }
 }
 
 impl Port for WirePort {

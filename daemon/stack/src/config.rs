@@ -110,12 +110,21 @@ pub struct Features {
     pub paws: bool,
     /// Timestamps (RFC 7323 section 3).
     pub stamps: bool,
+    /// Segments become shorter where long ones never arrive (RFC 4821).
+    pub black_holes: bool,
 }
 
 impl Features {
     /// All of them.
-    pub const ALL: Self =
-        Self { sack: true, rack: true, prr: true, frto: true, paws: true, stamps: true };
+    pub const ALL: Self = Self {
+        sack: true,
+        rack: true,
+        prr: true,
+        frto: true,
+        paws: true,
+        stamps: true,
+        black_holes: true,
+    };
 }
 
 /// UDP's tuning.

@@ -76,7 +76,7 @@ pub struct World {
 impl World {
     /// A stack without sockets, and without the parts of TCP whose names stand in `without`, at a time
     /// that no script notices to be virtual. With `ecn` there it is with ECN, with
-    /// `key` it makes Fast Open cookies of the second key; without `fastopen` listeners must ask for that.
+    /// `key` it makes Fast Open cookies of the second key, with `holes` it looks for black holes of path MTU; without `fastopen` listeners must ask for that.
     pub fn new(without: &str) -> Self {
         let has = |part| !without.split(',').any(|name| name == part);
         let features = Features {
@@ -86,6 +86,8 @@ impl World {
             frto: has("frto"),
             paws: has("paws"),
             stamps: has("stamps"),
+            // As on Linux, unless it is asked for (`tcp_mtu_probing`).
+            black_holes: !has("holes"),
         };
         let config = StackConfig {
             mac: OWN_MAC,

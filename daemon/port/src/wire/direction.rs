@@ -16,7 +16,7 @@
 use std::cmp::{Ordering as Order, Reverse};
 use std::collections::BinaryHeap;
 use std::os::fd::{AsRawFd, RawFd};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering, fence};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering, fence};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use nix::sys::eventfd::{EfdFlags, EventFd};
@@ -36,6 +36,8 @@ pub(super) struct Direction {
     lanes: Vec<Lane>,
     /// Whether the link is up; frames sent while it is not are lost.
     up: AtomicBool,
+    /// Bytes of a frame at most; longer ones are lost.
+    longest: AtomicU32,
     rss: bool,
     frame_capacity: u32,
 }
@@ -100,6 +102,7 @@ impl Direction {
             state: Mutex::new(state),
             lanes: (0..config.queues).map(|_| lane()).collect::<Result<_, _>>()?,
             up: AtomicBool::new(true),
+            longest: AtomicU32::new(u32::MAX),
             rss: config.rss,
             frame_capacity,
         })
@@ -180,6 +183,10 @@ impl Direction {
 
     pub(super) fn set_up(&self, up: bool) {
         self.up.store(up, Ordering::Relaxed);
+    }
+
+    pub(super) fn set_longest(&self, bytes: Option<u32>) {
+        self.longest.store(bytes.unwrap_or(u32::MAX), Ordering::Relaxed);
     }
 
     pub(super) fn is_up(&self) -> bool {
@@ -265,7 +272,7 @@ impl State {
             self.spare.push(buffer);
             return None;
         };
-        if !up {
+        if !up || len > direction.longest.load(Ordering::Relaxed) as usize {
             self.traffic.frames.lost += 1;
             self.spare.push(buffer);
             return None;

@@ -2,6 +2,7 @@
 #![forbid(unsafe_code)]
 
 mod backlog;
+mod black_hole;
 mod congestion;
 mod ending;
 mod fast_open;

@@ -11,6 +11,7 @@
 #![forbid(unsafe_code)]
 
 mod info;
+mod mtu;
 mod output;
 mod pace;
 mod repair;
@@ -28,6 +29,7 @@ use super::scoreboard::{Delivered, Scoreboard};
 use crate::config::Features;
 use crate::native::congestion::{Ack, Algorithm, Sample, Sampler, Window};
 use info::Waits;
+use mtu::Search;
 pub(super) use output::Piece;
 use pace::Pace;
 use repair::{Phase, Probe, Undo};
@@ -134,6 +136,7 @@ pub(in crate::native) struct Sender {
     pub(super) shift: u8,
     /// Payload bytes of a full segment.
     mss: u64,
+    search: Search,
     /// The peer tells what it received out of order.
     pub(super) sack: bool,
     /// What it may do about loss.
@@ -212,6 +215,7 @@ impl Sender {
             window_max: 0,
             shift: 0,
             mss,
+            search: Search::new(mss),
             sack: false,
             features: Features::ALL,
             no_delay: false,
@@ -253,6 +257,7 @@ impl Sender {
     /// The peer's SYN was taken: payload bytes of a full segment are known.
     pub(super) fn synchronized(&mut self, mss: u64) {
         self.mss = mss;
+        self.search = Search::new(mss);
         self.board.set_mss(mss);
         let size = if self.syn_timeouts > 1 {
             // RFC 6928 section 2: a lost SYN makes for a window of one. As Linux has it, a single loss
@@ -285,9 +290,9 @@ impl Sender {
     /// The path carries segments of `mss` bytes at most. What is longer is sent again in parts, which is
     /// no sign of congestion (RFC 1191 section 6.4).
     pub(super) fn shrink(&mut self, mss: u64) {
+        self.search.full = self.search.full.min(mss);
         if mss < self.mss {
-            (self.mss, self.window.mss) = (mss, mss);
-            self.board.set_mss(mss);
+            self.set_mss(mss);
             self.board.lose_longer(mss);
         }
     }
@@ -433,6 +438,7 @@ impl Sender {
         }
         if outcome.progress {
             self.rtt.progress();
+            self.search_length(now);
         }
         if outcome.progress || delivered.once > 0 {
             self.detect_needless(now, ack, (outcome.progress, &delivered));

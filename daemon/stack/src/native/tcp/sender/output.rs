@@ -102,13 +102,14 @@ impl Sender {
             return (room > 0 || flying == 0).then(|| self.piece(self.next, 0, false));
         }
         let record = self.record_end(self.next).map_or(u64::MAX, |end| end - self.next);
-        let len = unsent.min(self.mss).min(window).min(record);
+        let most = self.probe_length(unsent.min(window).min(record)).unwrap_or(self.mss);
+        let len = unsent.min(most).min(window).min(record);
         if len == 0 || (room < len && flying > 0) {
             return None;
         }
         let whole = len == unsent;
         let pushed = self.next < self.pushed || (len == record && !whole);
-        let held = if len == self.mss || pushed || (whole && fin_due) {
+        let held = if len >= self.mss || pushed || (whole && fin_due) {
             false
         } else if !whole {
             // RFC 9293 section 3.8.6.2.1: the window cuts it short.
@@ -122,7 +123,7 @@ impl Sender {
             };
             corked || (!self.no_delay && self.short_end > self.una)
         };
-        (!held).then(|| self.piece(self.next, len, false))
+        (!held).then(|| self.piece_of(self.next, len, (false, most)))
     }
 
     /// The end of the record that holds `position`, if records are kept apart.
@@ -180,9 +181,14 @@ impl Sender {
 
     /// `numbers` positions from `start` on, as a segment.
     pub(super) fn piece(&self, start: u64, numbers: u64, again: bool) -> Piece {
+        self.piece_of(start, numbers, (again, self.mss))
+    }
+
+    /// The same with `most` bytes of payload.
+    fn piece_of(&self, start: u64, numbers: u64, (again, most): (bool, u64)) -> Piece {
         let written = self.written();
         let syn = start == 0;
-        let end = (start + numbers).min(start + self.mss + u64::from(syn));
+        let end = (start + numbers).min(start + most + u64::from(syn));
         let record = self.record_end(start).unwrap_or(u64::MAX);
         let end = end.min(record);
         let first_byte = start + u64::from(syn);
@@ -242,6 +248,9 @@ impl Sender {
             let ends_record = self.ends_record(piece);
             self.board.sent(now, (self.next, end), (ends_record, piece.ends_train), snapshot);
             self.next = end;
+            if piece.len as u64 > self.mss {
+                self.sent_probe(piece.start, end);
+            }
             if (piece.len as u64) < self.mss && piece.len > 0 && !piece.syn {
                 self.short_end = end;
             }

@@ -149,7 +149,7 @@ impl Sender {
         progress: bool,
         times: (Option<Duration>, Option<Duration>),
     ) -> bool {
-        let lost = self.find_lost(now, progress, times);
+        let lost = self.find_lost(now, progress, times) && !self.lost_probe_alone(now);
         if lost {
             let Self { board, sampler, control, window, sack, .. } = self;
             board.tell_lost(|bytes, snapshot| {
@@ -310,6 +310,7 @@ impl Sender {
         }
         let doubled = self.rtt.doubled();
         self.rtt.double();
+        self.suspect_length(doubled);
         self.window.size = self.mss;
         let lost_before = self.board.lost_bytes();
         self.board.lose_all(doubled > 0);
