@@ -42,9 +42,10 @@ pub use error::ConfigError;
 pub use origin::Origin;
 pub use port::{PortConfig, WireConfig};
 pub use stack::{
-    Congestion, Gateways, KERNEL, Kind, Neighbour, Route, StackConfig, TcpConfig, UdpConfig,
+    Congestion, Ecn, Features, Gateways, KERNEL, Kind, Neighbour, Route, StackConfig, TcpConfig,
+    UdpConfig,
 };
-pub use values::{FileMode, Mac, Name, Probability, ValueError};
+pub use values::{FastOpenKey, FileMode, Mac, Name, Probability, ValueError};
 pub use workers::{Hugepages, Idle, MemoryConfig, WorkersConfig};
 
 /// The text behind [`Config::embedded`]: also the shortest example of a configuration.

@@ -5,7 +5,7 @@ use std::io::Read;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use anyhow::Context;
-use dmm_admin::config::{Cidr, Congestion, StackConfig};
+use dmm_admin::config::{Cidr, Congestion, Ecn, Features, StackConfig};
 use dmm_port::PortInfo;
 use dmm_stack::config as stack;
 
@@ -13,11 +13,12 @@ use dmm_stack::config as stack;
 /// 924 s; RFC 9293 section 3.8.3 recommends at least 100 s.
 const USER_TIMEOUT_S: u32 = 120;
 
-/// What the instance of a stack is made from.
+/// What the instance of a stack is made from. All instances of a stack share `fast_open_key`: a peer shows any
+/// of them the cookie that another gave it.
 pub fn of(
     config: &StackConfig,
     port: &PortInfo,
-    seed: u64,
+    (seed, fast_open_key): (u64, [u8; 16]),
     sockets_max: u32,
 ) -> stack::StackConfig {
     let gateways = config.gateway.0.iter().map(|&via| stack::Route { to: default_of(via), via });
@@ -43,9 +44,13 @@ pub fn of(
             },
             user_timeout_s: USER_TIMEOUT_S,
             keepalive_s: config.tcp.keepalive_s,
-            features: stack::Features::ALL,
-            ecn: stack::Ecn::default(),
-            fast_open_key: None,
+            features: features(config.tcp.features),
+            ecn: match config.tcp.ecn {
+                Ecn::Off => stack::Ecn::Off,
+                Ecn::Passive => stack::Ecn::Passive,
+                Ecn::On => stack::Ecn::On,
+            },
+            fast_open_key: Some(fast_open_key),
         },
         udp: stack::UdpConfig { rx_buffer: config.udp.rx_buffer, tx_buffer: config.udp.tx_buffer },
         sockets_max,
@@ -53,12 +58,22 @@ pub fn of(
     }
 }
 
+fn features(features: Features) -> stack::Features {
+    let Features { sack, timestamps, paws, rack, prr, frto } = features;
+    stack::Features { sack, rack, prr, frto, paws, stamps: timestamps }
+}
+
 /// A seed that nobody can guess: initial sequence numbers follow from it (RFC 6528).
 pub fn secret_seed() -> anyhow::Result<u64> {
-    let mut bytes = [0; 8];
+    secret().map(u64::from_ne_bytes)
+}
+
+/// Bytes that nobody can guess.
+pub fn secret<const BYTES: usize>() -> anyhow::Result<[u8; BYTES]> {
+    let mut bytes = [0; BYTES];
     let mut random = std::fs::File::open("/dev/urandom").context("cannot open /dev/urandom")?;
     random.read_exact(&mut bytes).context("cannot read /dev/urandom")?;
-    Ok(u64::from_ne_bytes(bytes))
+    Ok(bytes)
 }
 
 fn prefix(cidr: &Cidr) -> stack::Prefix {

@@ -47,6 +47,7 @@ struct Shared {
     first_instance: u32,
     inboxes: Arc<[Inbox]>,
     bindings: Arc<Bindings>,
+    fast_open_key: [u8; 16],
 }
 
 impl Stacks {
@@ -65,6 +66,10 @@ impl Stacks {
             first_instance: u32::try_from(self.instances.len())?,
             inboxes: workers.iter().map(|&worker| Inbox::new(plans[worker].waker())).collect(),
             bindings: Arc::default(),
+            fast_open_key: match config.tcp.fast_open_key {
+                Some(key) => key.0,
+                None => stack_config::secret()?,
+            },
         };
         self.infos.push(StackInfo {
             name: config.name.to_string(),
@@ -97,7 +102,8 @@ fn build(
         .with_context(|| format!("stack \"{name}\" cannot have queue {shard} of its port"))?;
     let seed = stack_config::secret_seed()?;
     let port = ports.get(&config.port)?.info();
-    let stack_config = stack_config::of(config, port, seed, INSTANCE_SOCKETS_MAX);
+    let stack_config =
+        stack_config::of(config, port, (seed, shared.fast_open_key), INSTANCE_SOCKETS_MAX);
     let stack = dmm_stack::build(config.kind.as_str(), &stack_config)
         .with_context(|| format!("stack \"{name}\" cannot be built"))?;
     Ok(Instance::new(InstanceParts {

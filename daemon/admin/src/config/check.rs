@@ -12,7 +12,7 @@ use super::cidr::Cidr;
 use super::cores::{Cores, format_core_list};
 use super::error::ConfigError;
 use super::limits;
-use super::stack::{KERNEL, StackConfig};
+use super::stack::{KERNEL, Kind, StackConfig};
 use super::values::Name;
 use super::{Config, PortConfig};
 
@@ -365,6 +365,15 @@ fn check_tuning(at: &str, stack: &StackConfig) -> Checked {
     range(format!("{at}.tcp.backlog_max"), tcp.backlog_max, 1..=limits::BACKLOG_MAX)?;
     if let Some(seconds) = tcp.keepalive_s {
         range(format!("{at}.tcp.keepalive_s"), seconds, 1..=limits::KEEPALIVE_S_MAX)?;
+    }
+    if let (true, Some(key)) = (stack.kind != Kind::Native, tcp.native_key()) {
+        return unfit(
+            format!("{at}.tcp.{key}"),
+            format!(
+                "the kind \"{}\" has no such tuning: remove the key, or use \"native\"",
+                stack.kind
+            ),
+        );
     }
     range(format!("{at}.udp.rx_buffer"), udp.rx_buffer, buffers.clone())?;
     range(format!("{at}.udp.tx_buffer"), udp.tx_buffer, buffers)

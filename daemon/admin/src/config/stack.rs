@@ -12,7 +12,7 @@ use serde::{Deserialize, Deserializer, Serialize};
 
 use super::cidr::Cidr;
 use super::limits;
-use super::values::{Mac, Name};
+use super::values::{FastOpenKey, Mac, Name};
 
 /// What stands for the kernel's own stack wherever a stack is named; no stack is called so.
 pub const KERNEL: &str = "kernel";
@@ -186,6 +186,44 @@ pub enum Congestion {
     None,
 }
 
+/// Explicit congestion notification (RFC 3168): marks where packets would be dropped.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Ecn {
+    /// Not at all.
+    Off,
+    /// Where the peer asks for it.
+    #[default]
+    Passive,
+    /// Connections from here ask for it as well.
+    On,
+}
+
+/// Parts of TCP that can be left out, to see what they are good for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+#[allow(clippy::struct_excessive_bools, reason = "each stands for a standard of its own")]
+pub struct Features {
+    /// Selective acknowledgements (RFC 2018). Default: true.
+    pub sack: bool,
+    /// Timestamps (RFC 7323 section 3). Default: true.
+    pub timestamps: bool,
+    /// Segments older than what was received are dropped (RFC 7323 section 5). Default: true.
+    pub paws: bool,
+    /// Loss by time, and probes of the tail (RFC 8985). Default: true.
+    pub rack: bool,
+    /// Retransmissions in proportion to what arrives (RFC 6937). Default: true.
+    pub prr: bool,
+    /// Whether a timeout was needed (RFC 5682). Default: true.
+    pub frto: bool,
+}
+
+impl Default for Features {
+    fn default() -> Self {
+        Self { sack: true, timestamps: true, paws: true, rack: true, prr: true, frto: true }
+    }
+}
+
 /// Tuning of TCP.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
@@ -206,6 +244,27 @@ pub struct TcpConfig {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = limits::KEEPALIVE_S_MAX))]
     pub keepalive_s: Option<u32>,
+    /// Explicit congestion notification, of the kind `native`. Default: `passive`.
+    pub ecn: Ecn,
+    /// Parts of TCP that can be left out, of the kind `native`. Default: all are in.
+    pub features: Features,
+    /// The key of the cookies of TCP Fast Open (RFC 7413), of the kind `native`: hosts that share an address
+    /// behind a balancer need the same. Default: one that nobody knows, new at each start.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub fast_open_key: Option<FastOpenKey>,
+}
+
+impl TcpConfig {
+    /// The first key set here that only the kind `native` has.
+    #[must_use]
+    pub fn native_key(&self) -> Option<&'static str> {
+        match self {
+            _ if self.ecn != Ecn::default() => Some("ecn"),
+            _ if self.features != Features::default() => Some("features"),
+            _ if self.fast_open_key.is_some() => Some("fast_open_key"),
+            _ => None,
+        }
+    }
 }
 
 impl Default for TcpConfig {
@@ -216,6 +275,9 @@ impl Default for TcpConfig {
             tx_buffer: 256 << 10,
             backlog_max: 1024,
             keepalive_s: None,
+            ecn: Ecn::default(),
+            features: Features::default(),
+            fast_open_key: None,
         }
     }
 }

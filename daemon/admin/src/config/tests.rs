@@ -68,6 +68,10 @@ fn the_example_says_what_it_says() {
     let fast = &config.stacks[0];
     assert_eq!(fast.instance_cores(9), [0, 0]);
     assert_eq!(fast.tcp.keepalive_s, Some(7200));
+    assert_eq!(fast.tcp.ecn, Ecn::On);
+    assert_eq!(fast.tcp.features, Features { prr: false, ..Features::default() });
+    assert_eq!(fast.tcp.fast_open_key.unwrap().0[..4], [0x33, 0x22, 0x11, 0x00]);
+    assert_eq!(config.stacks[1].tcp.ecn, Ecn::Passive);
     assert_eq!(config.stacks[1].tcp.congestion, Congestion::Reno);
     assert_eq!(config.stacks[1].gateway.0, ["10.111.0.1".parse::<std::net::IpAddr>().unwrap()]);
     assert_eq!(config.wires[0].loss.get(), 0.01);
@@ -105,6 +109,9 @@ fn the_schema_refuses_what_the_parser_refuses() {
         ("/bogus", json!(1)),
         ("/ports/0/bogus", json!(1)),
         ("/stacks/0/tcp", json!({"bogus": 1})),
+        ("/stacks/0/tcp", json!({"ecn": "maybe"})),
+        ("/stacks/0/tcp", json!({"features": {"sacks": true}})),
+        ("/stacks/0/tcp", json!({"fast_open_key": "0011"})),
         ("/stacks/0/kind", json!("lwip")),
         ("/stacks/0/name", json!("Upper")),
         ("/stacks/0/name", json!("kernel")),
@@ -428,6 +435,21 @@ fn bounds_hold() {
     refused(&[("/stacks/0/addresses", json!(many))], &["stacks[0].addresses", "at most 8"]);
     let message = Config::parse(&" ".repeat(limits::FILE_BYTES_MAX + 1)).unwrap_err().to_string();
     assert!(message.contains("too long"), "{message}");
+}
+
+#[test]
+fn what_a_kind_has_not_is_refused() {
+    for (key, value) in [
+        ("ecn", json!("off")),
+        ("features", json!({"sack": false})),
+        ("fast_open_key", json!("1-2-3-4")),
+    ] {
+        let with = |kind: &str| {
+            [("/stacks/0/kind", json!(kind)), ("/stacks/0/tcp", json!({ key: value.clone() }))]
+        };
+        parse_all(&with("native")).unwrap();
+        refused(&with("smoltcp"), &["stacks[0].tcp", key, "use \"native\""]);
+    }
 }
 
 #[test]

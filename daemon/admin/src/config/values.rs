@@ -32,6 +32,12 @@ pub struct Mac(pub [u8; 6]);
 #[serde(try_from = "String", into = "String")]
 pub struct FileMode(pub u32);
 
+/// The key of TCP Fast Open's cookies, written as Linux's `net.ipv4.tcp_fastopen_key`: four words of 32 bits in
+/// hexadecimal digits with hyphens. A secret: it is not shown.
+#[derive(Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct FastOpenKey(pub [u8; 16]);
+
 /// A probability from 0 to 1.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(try_from = "f64", into = "f64")]
@@ -98,6 +104,32 @@ impl FromStr for FileMode {
     }
 }
 
+impl FromStr for FastOpenKey {
+    type Err = ValueError;
+
+    fn from_str(text: &str) -> Result<Self, ValueError> {
+        // Of a secret, nothing is repeated.
+        let refuse = || {
+            ValueError(
+                "this is no key of TCP Fast Open: write four words of 1 to 8 hexadecimal digits, such as \
+                 00112233-44556677-8899aabb-ccddeeff"
+                    .to_owned(),
+            )
+        };
+        let mut bytes = [0; 16];
+        let mut words = text.split('-');
+        for place in bytes.chunks_mut(4) {
+            let word = words
+                .next()
+                .filter(|word| word.len() <= 8 && word.bytes().all(|b| b.is_ascii_hexdigit()))
+                .and_then(|word| u32::from_str_radix(word, 16).ok())
+                .ok_or_else(refuse)?;
+            place.copy_from_slice(&word.to_le_bytes());
+        }
+        if words.next().is_some() { Err(refuse()) } else { Ok(Self(bytes)) }
+    }
+}
+
 impl Probability {
     /// The probability as a number from 0 to 1.
     #[must_use]
@@ -142,6 +174,22 @@ impl fmt::Display for FileMode {
     }
 }
 
+impl fmt::Display for FastOpenKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (at, word) in self.0.as_chunks::<4>().0.iter().enumerate() {
+            let hyphen = if at > 0 { "-" } else { "" };
+            write!(f, "{hyphen}{:08x}", u32::from_le_bytes(*word))?;
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Debug for FastOpenKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("FastOpenKey(..)")
+    }
+}
+
 /// Makes a `FromStr + Display` type a string in JSON, with this pattern in the schema.
 macro_rules! json_string {
     ($type:ident, $pattern:expr, $description:literal) => {
@@ -179,6 +227,11 @@ json_string!(
     "A name: lower-case letters, digits, _ and -."
 );
 json_string!(Mac, r"^[0-9a-fA-F]{2}(:[0-9a-fA-F]{2}){5}$", "An Ethernet address.");
+json_string!(
+    FastOpenKey,
+    r"^[0-9a-fA-F]{1,8}(-[0-9a-fA-F]{1,8}){3}$",
+    "A key of TCP Fast Open, as net.ipv4.tcp_fastopen_key has it."
+);
 json_string!(FileMode, r"^[0-7]{1,4}$", "Permission bits in octal.");
 
 impl JsonSchema for Probability {
@@ -219,6 +272,16 @@ mod tests {
         assert_eq!("0660".parse::<FileMode>().unwrap(), FileMode(0o660));
         assert_eq!(FileMode(0o60).to_string(), "0060");
         refuses::<FileMode>(&["", "rw", "0888", "01777", "+7"], "octal");
+    }
+
+    #[test]
+    fn keys_are_linuxs_and_not_shown() {
+        let key: FastOpenKey = "a1a1a1a1-b2-C3C3C3C3-d4d4d4d4".parse().unwrap();
+        assert_eq!(key.0[..8], [0xa1, 0xa1, 0xa1, 0xa1, 0xb2, 0, 0, 0]);
+        assert_eq!(key.to_string(), "a1a1a1a1-000000b2-c3c3c3c3-d4d4d4d4");
+        assert_eq!(format!("{key:?}"), "FastOpenKey(..)");
+        let texts = ["", "1-2-3", "1-2-3-4-5", "1-2-3-", "1-2-3-x", "1-2-3-123456789", "1-2-3-+4"];
+        refuses::<FastOpenKey>(&texts, "write four words");
     }
 
     #[test]
