@@ -39,9 +39,10 @@ mod waiter;
 
 pub use client::Client;
 pub use config::Config;
+pub use dmm_proto::info::TcpInfo;
 pub use error::{Error, errno};
 pub use poll::{Event, Events, Interest, Poll, Source, Token};
-pub use tcp::{Incoming, Received, Reserved, TcpListener, TcpStream};
+pub use tcp::{ConnectOptions, Incoming, Received, Reserved, TcpListener, TcpStream};
 pub use udp::UdpSocket;
 
 /// The program in the README, compiled with the crate's other examples.

@@ -166,8 +166,9 @@ impl Core {
         // The state before the cursors, as in a read.
         let (phase, state) = (self.phase(), self.state());
         let broken = phase == Phase::Failed || state.has(State::BROKEN);
-        if phase == Phase::Opening {
-            return Readiness::default();
+        if matches!(phase, Phase::Opening | Phase::Deferred) {
+            // A SYN that waits is to carry what is written.
+            return Readiness { writable: phase == Phase::Deferred, ..Readiness::default() };
         }
         let tx_shut = self.tx_shut.load(Ordering::Acquire);
         let read_closed =

@@ -18,7 +18,7 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, Weak};
 
 use dmm_proto::Breach;
-use dmm_proto::op::{Completion, Socket, SocketOption, Submission};
+use dmm_proto::op::{Completion, Opening, Socket, SocketOption, Submission};
 use dmm_proto::session::Memory;
 use nix::errno::Errno;
 
@@ -150,7 +150,11 @@ impl Slots {
                     }
                 }
             }
+            (Holder::Socket(core), Completion::Deferred { .. }) => core.defer(),
             (Holder::Socket(core), Completion::Refused { errno, .. }) => core.refuse(errno),
+            (Holder::Socket(core), Completion::Info { errno, part, words, .. }) => {
+                core.told(errno, part, words);
+            }
             (Holder::Socket(core), Completion::Redirected { instance, .. }) => {
                 let core = Arc::clone(core);
                 self.redirect(&core, instance, channels)?;
@@ -192,8 +196,9 @@ impl Slots {
         let socket = self.renew(core.slot);
         core.redirect(instance, socket.generation);
         let again = match core.role {
-            Role::Stream { local, remote } => {
-                Submission::Connect { socket, local: local.into(), remote: remote.into() }
+            Role::Stream { local, remote, opening } => {
+                let (local, remote) = (local.into(), remote.into());
+                Submission::Connect { socket, local, remote, opening }
             }
             Role::Datagram { local } => Submission::Bind { socket, local: local.into() },
             Role::Listener(_) => return Err(Breach::Kind),
@@ -218,8 +223,9 @@ impl Slots {
             channels.defer(instance, reset_on_close(socket))?;
             return channels.defer(instance, Submission::Close { socket });
         }
-        let role = Role::Stream { local, remote: peer };
+        let role = Role::Stream { local, remote: peer, opening: Opening::default() };
         let core = Core::new(socket, instance, role, self.memory.fifo(socket.slot));
+        core.options.inherit(&listener.options);
         core.set_phase(Phase::Open);
         self.entries[slot].holder = Holder::Socket(Arc::clone(&core));
         let mut backlog = lock(backlog);

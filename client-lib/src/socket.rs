@@ -14,7 +14,8 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use dmm_proto::fifo::{FifoParts, RxReader, State, TxWriter};
-use dmm_proto::op::{Socket, SocketOption};
+use dmm_proto::info::{PART_WORDS, PARTS, TcpInfo};
+use dmm_proto::op::{Opening, Socket, SocketOption};
 use nix::errno::Errno;
 
 use crate::error::{from_daemon, os};
@@ -24,7 +25,7 @@ use crate::waiter::{Waiters, lock};
 /// What a socket is.
 pub(crate) enum Role {
     /// A TCP connection, and what to ask again if the connect is redirected.
-    Stream { local: SocketAddr, remote: SocketAddr },
+    Stream { local: SocketAddr, remote: SocketAddr, opening: Opening },
     /// A TCP listener.
     Listener(Mutex<Backlog>),
     /// A UDP socket, and where to bind it again if that is redirected.
@@ -55,6 +56,8 @@ pub(crate) enum Phase {
     Opening,
     Open,
     Failed,
+    /// The SYN waits for what is written first.
+    Deferred,
 }
 
 /// What answered the operation under way: an errno (0 for success) and this end's address.
@@ -62,6 +65,17 @@ pub(crate) enum Phase {
 pub(crate) struct Answer {
     pub(crate) errno: u32,
     pub(crate) local: Option<SocketAddr>,
+}
+
+/// What was told of a connection by itself, and how often.
+#[derive(Default)]
+pub(crate) struct Told {
+    /// Questions so far.
+    asked: u64,
+    /// Answers so far, which come in the questions' order.
+    answered: u64,
+    parts: [[u64; PART_WORDS]; PARTS],
+    errno: u32,
 }
 
 pub struct Core {
@@ -86,6 +100,7 @@ pub struct Core {
     error_told: AtomicBool,
     /// The errno of an option that the stack refused later.
     refused: AtomicU32,
+    told: Mutex<Told>,
 }
 
 /// What the program chose for the socket; clones of a handle share it.
@@ -98,6 +113,8 @@ pub(crate) struct Options {
     pub(crate) hop_limit: AtomicU32,
     pub(crate) keepalive_s: AtomicU32,
     pub(crate) reset_on_close: AtomicBool,
+    pub(crate) cork: AtomicBool,
+    pub(crate) traffic_class: AtomicU32,
 }
 
 /// How long a call may take.
@@ -123,6 +140,15 @@ impl Patience {
 }
 
 impl Options {
+    /// Takes over what a connection inherits from its listener.
+    pub(crate) fn inherit(&self, listener: &Self) {
+        for (ours, theirs) in
+            [(&self.hop_limit, &listener.hop_limit), (&self.traffic_class, &listener.traffic_class)]
+        {
+            ours.store(theirs.load(Ordering::Relaxed), Ordering::Relaxed);
+        }
+    }
+
     pub(crate) fn read_timeout(&self) -> Option<Duration> {
         stored_timeout(&self.read_timeout_ns)
     }
@@ -194,6 +220,7 @@ impl Core {
             tx_shut: AtomicBool::new(false),
             error_told: AtomicBool::new(false),
             refused: AtomicU32::new(0),
+            told: Mutex::default(),
         })
     }
 
@@ -217,6 +244,7 @@ impl Core {
         match self.phase.load(Ordering::Acquire) {
             0 => Phase::Opening,
             1 => Phase::Open,
+            3 => Phase::Deferred,
             _ => Phase::Failed,
         }
     }
@@ -225,10 +253,60 @@ impl Core {
         self.phase.store(phase as u32, Ordering::Release);
     }
 
+    /// Whether the attempt to open it has not ended.
+    fn is_opening(&self) -> bool {
+        matches!(self.phase(), Phase::Opening | Phase::Deferred)
+    }
+
+    /// The SYN waits for what is written first.
+    pub(crate) fn defer(&self) {
+        self.step(Phase::Opening, Phase::Deferred);
+        self.notify();
+    }
+
+    /// The SYN goes. Returns whether it had waited for that.
+    pub(crate) fn go_on(&self) -> bool {
+        self.step(Phase::Deferred, Phase::Opening)
+    }
+
+    fn step(&self, from: Phase, to: Phase) -> bool {
+        let (from, to) = (from as u32, to as u32);
+        self.phase.compare_exchange(from, to, Ordering::AcqRel, Ordering::Acquire).is_ok()
+    }
+
+    /// Notes a question of what the connection knows of itself, and returns its number.
+    pub(crate) fn ask(&self) -> u64 {
+        let mut told = lock(&self.told);
+        told.asked += 1;
+        told.asked - 1
+    }
+
+    /// Keeps a part of an answer.
+    pub(crate) fn told(&self, errno: u32, part: u32, words: [u64; PART_WORDS]) {
+        let mut told = lock(&self.told);
+        told.parts[part as usize] = words;
+        told.errno = errno;
+        if errno == 0 && part as usize + 1 < PARTS {
+            return;
+        }
+        told.answered += 1;
+        drop(told);
+        self.notify();
+    }
+
+    /// The answer to a question, or a later one: as many were asked when that was.
+    pub(crate) fn info(&self, number: u64) -> Option<io::Result<TcpInfo>> {
+        let told = lock(&self.told);
+        (told.answered > number).then(|| match told.errno {
+            0 => Ok(TcpInfo::decode(&told.parts)),
+            errno => Err(from_daemon(errno)),
+        })
+    }
+
     /// Keeps an answer for the thread that asked.
     pub(crate) fn answer(&self, errno: u32, local: Option<SocketAddr>) {
         *lock(&self.answer) = Some(Answer { errno, local });
-        if self.phase() == Phase::Opening {
+        if self.is_opening() {
             self.set_phase(if errno == 0 { Phase::Open } else { Phase::Failed });
         }
         self.notify();
@@ -237,7 +315,7 @@ impl Core {
     /// Keeps an option for later if the socket is still opening. Returns whether it is.
     pub(crate) fn keep_early(&self, option: SocketOption, value: u32) -> bool {
         let mut early = lock(&self.early);
-        let opening = self.phase() == Phase::Opening;
+        let opening = self.is_opening();
         if opening {
             early.retain(|(other, _)| *other != option);
             early.push((option, value));
@@ -262,7 +340,7 @@ impl Core {
     pub(crate) fn state(&self) -> State {
         match self.phase() {
             Phase::Open => State(self.parts.daemon.state.load(Ordering::Acquire)),
-            Phase::Opening | Phase::Failed => State(0),
+            Phase::Opening | Phase::Failed | Phase::Deferred => State(0),
         }
     }
 

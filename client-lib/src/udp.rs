@@ -354,6 +354,27 @@ impl UdpSocket {
         Ok(hops_of(self.inner.core.options.hop_limit.load(Ordering::Relaxed)))
     }
 
+    /// Sets the traffic class of packets sent (`IP_TOS`, `IPV6_TCLASS`), the two bits of ECN included.
+    ///
+    /// # Errors
+    /// `ECONNRESET` if the daemon ended.
+    pub fn set_traffic_class(&self, class: u8) -> io::Result<()> {
+        let core = &self.inner.core;
+        let (socket, option) = (core.socket(), SocketOption::TrafficClass);
+        let set = Submission::SetOption { socket, option, value: class.into() };
+        self.inner.client.session.ask(core.instance(), set)?;
+        core.options.traffic_class.store(class.into(), Ordering::Relaxed);
+        Ok(())
+    }
+
+    /// The traffic class that was set, 0 if none was.
+    ///
+    /// # Errors
+    /// None at present.
+    pub fn traffic_class(&self) -> io::Result<u8> {
+        Ok(self.inner.core.options.traffic_class.load(Ordering::Relaxed) as u8)
+    }
+
     /// An option's value that the stack refused, told once; `ECONNRESET` if the daemon ended.
     ///
     /// # Errors

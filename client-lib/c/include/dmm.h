@@ -158,7 +158,7 @@ ssize_t dmm_recvfrom(int handle,
                      struct sockaddr *address,
                      socklen_t *address_len);
 
-// As send(2), with `MSG_DONTWAIT` among `flags` or not; `MSG_NOSIGNAL` is implied.
+// As send(2), with `MSG_DONTWAIT` and `MSG_EOR` among `flags` or not; `MSG_NOSIGNAL` is implied.
 //
 // Errors: those of send(2); `EOPNOTSUPP` for other flags.
 //
@@ -279,7 +279,10 @@ int dmm_commit(int handle,
 
 // As setsockopt(2), with `SO_RCVTIMEO`, `SO_SNDTIMEO`, `SO_KEEPALIVE`, `SO_REUSEADDR` (which makes no
 // difference: a port in TIME-WAIT is free), `SO_LINGER` (off, or on with 0 seconds: a reset),
-// `TCP_NODELAY`, `TCP_KEEPIDLE`, `TCP_USER_TIMEOUT`, `IP_TTL` and `IPV6_UNICAST_HOPS`.
+// `TCP_NODELAY`, `TCP_CORK`, `TCP_KEEPIDLE`, `TCP_USER_TIMEOUT`, `TCP_MAXSEG` (before it listens or
+// connects), `TCP_FASTOPEN`, `TCP_FASTOPEN_CONNECT`, `IP_TTL`, `IP_TOS`, `IPV6_UNICAST_HOPS` and
+// `IPV6_TCLASS`. With `TCP_FASTOPEN_CONNECT` a non-blocking connect says `EINPROGRESS` all the same;
+// the socket is writable once the SYN waits for its first write.
 //
 // Errors: those of setsockopt(2); `ENOPROTOOPT` for other options.
 //
@@ -291,14 +294,18 @@ int dmm_setsockopt(int handle,
                    const void *value,
                    socklen_t len);
 
-// As getsockopt(2), with the options of dmm_setsockopt, and `SO_ERROR`, `SO_TYPE`, `SO_DOMAIN`,
+// As getsockopt(2), with the options of dmm_setsockopt, and `TCP_INFO`, `SO_ERROR`, `SO_TYPE`, `SO_DOMAIN`,
 // `SO_PROTOCOL` and `SO_ACCEPTCONN`.
 //
 // Errors: those of getsockopt(2); `ENOPROTOOPT` for other options.
 //
 // # Safety
 // `len` must point to the number of bytes that may be written to `value`.
-int dmm_getsockopt(int handle, int level, int name, void *value, socklen_t *len);
+int dmm_getsockopt(int handle,
+                   int level,
+                   int name,
+                   void *value,
+                   socklen_t *len);
 
 // As fcntl(2) of a socket, with `F_GETFL`, and `F_SETFL` with `O_NONBLOCK` or without.
 //

@@ -329,7 +329,7 @@ pub unsafe extern "C" fn dmm_recvfrom(
     }))
 }
 
-/// As send(2), with `MSG_DONTWAIT` among `flags` or not; `MSG_NOSIGNAL` is implied.
+/// As send(2), with `MSG_DONTWAIT` and `MSG_EOR` among `flags` or not; `MSG_NOSIGNAL` is implied.
 ///
 /// Errors: those of send(2); `EOPNOTSUPP` for other flags.
 ///
@@ -364,7 +364,9 @@ pub unsafe extern "C" fn dmm_sendto(
 ) -> ssize_t {
     call(|| {
         let socket = handles::socket(handle)?;
-        if flags & !(libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL) != 0 {
+        // Linux ignores it on datagrams, each of which is a record.
+        let known = libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL | libc::MSG_EOR;
+        if flags & !known != 0 {
             return Err(os(Errno::EOPNOTSUPP));
         }
         let wait = flags & libc::MSG_DONTWAIT == 0;
@@ -372,6 +374,9 @@ pub unsafe extern "C" fn dmm_sendto(
         let bytes = unsafe { readable(buffer, len) }?;
         if socket.kind.stream {
             let stream = socket.stream().map_err(|_| os(Errno::EPIPE))?;
+            if flags & libc::MSG_EOR != 0 {
+                return received(stream.write_record(bytes, wait));
+            }
             return received(if wait { (&stream).write(bytes) } else { stream.try_write(bytes) });
         }
         // SAFETY: as the caller promised.

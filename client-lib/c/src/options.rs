@@ -5,16 +5,26 @@ use std::ffi::{c_int, c_void};
 use std::io;
 use std::time::Duration;
 
+use dmm::TcpInfo;
 use libc::{linger, socklen_t, timeval};
 use nix::errno::Errno;
 
 use crate::errors::{call, done, os};
 use crate::handles;
-use crate::socket::{Choices, Socket, State};
+use crate::socket::{Choices, ECN_BITS, Socket, State};
+
+/// States of sockets by Linux's numbers (`tcp_states.h`).
+const CLOSE: u8 = 7;
+const LISTEN: u8 = 10;
+/// What TCP sends in a segment to a peer of which it knows nothing (RFC 9293 section 3.7.1).
+const MSS_DEFAULT: u16 = 536;
 
 /// As setsockopt(2), with `SO_RCVTIMEO`, `SO_SNDTIMEO`, `SO_KEEPALIVE`, `SO_REUSEADDR` (which makes no
 /// difference: a port in TIME-WAIT is free), `SO_LINGER` (off, or on with 0 seconds: a reset),
-/// `TCP_NODELAY`, `TCP_KEEPIDLE`, `TCP_USER_TIMEOUT`, `IP_TTL` and `IPV6_UNICAST_HOPS`.
+/// `TCP_NODELAY`, `TCP_CORK`, `TCP_KEEPIDLE`, `TCP_USER_TIMEOUT`, `TCP_MAXSEG` (before it listens or
+/// connects), `TCP_FASTOPEN`, `TCP_FASTOPEN_CONNECT`, `IP_TTL`, `IP_TOS`, `IPV6_UNICAST_HOPS` and
+/// `IPV6_TCLASS`. With `TCP_FASTOPEN_CONNECT` a non-blocking connect says `EINPROGRESS` all the same;
+/// the socket is writable once the SYN waits for its first write.
 ///
 /// Errors: those of setsockopt(2); `ENOPROTOOPT` for other options.
 ///
@@ -76,6 +86,46 @@ pub unsafe extern "C" fn dmm_setsockopt(
                 let millis = at_least(0, int()?)?;
                 stream(socket.choose(|choices| choices.user_timeout_ms = millis))
             }
+            (libc::IPPROTO_TCP, libc::TCP_CORK) => {
+                let on = on()?;
+                stream(socket.choose(|choices| choices.cork = on))
+            }
+            (libc::IPPROTO_TCP, libc::TCP_MAXSEG) => {
+                // As Linux has it (`TCP_MIN_MSS`, `MAX_TCP_WINDOW`); 0 is none.
+                let bytes = u16::try_from(int()?).ok();
+                let bytes = bytes.filter(|bytes| matches!(bytes, 0 | 88..=32_767));
+                let bytes = bytes.ok_or_else(|| os(Errno::EINVAL))?;
+                let most = (bytes != 0).then_some(bytes);
+                stream(socket.choose(|choices| choices.max_segment = most))
+            }
+            (libc::IPPROTO_TCP, libc::TCP_FASTOPEN) => {
+                let waiting = at_least(0, int()?)?;
+                match socket.state()? {
+                    State::Fresh(_) | State::Listener(_) => {
+                        stream(socket.choose(|choices| choices.fast_open = waiting))
+                    }
+                    _ => stream(Err(os(Errno::EINVAL))),
+                }
+            }
+            (libc::IPPROTO_TCP, libc::TCP_FASTOPEN_CONNECT) => match (int()?, socket.state()?) {
+                (value @ 0..=1, State::Fresh(_)) => {
+                    stream(socket.choose(|choices| choices.fast_connect = value == 1))
+                }
+                _ => stream(Err(os(Errno::EINVAL))),
+            },
+            // As on Linux, of IP_TOS the lower bits count.
+            (libc::IPPROTO_IP, libc::IP_TOS) if !socket.kind.v6 => {
+                let class = int()? as u8;
+                socket.choose(|choices| choices.traffic_class = class)
+            }
+            (libc::IPPROTO_IPV6, libc::IPV6_TCLASS) if socket.kind.v6 => {
+                let class = match int()? {
+                    // The default (ipv6(7)).
+                    -1 => 0,
+                    class => u8::try_from(class).map_err(|_| os(Errno::EINVAL))?,
+                };
+                socket.choose(|choices| choices.traffic_class = class)
+            }
             (libc::IPPROTO_IP, libc::IP_TTL) if !socket.kind.v6 => set_hops(&socket, int()?),
             (libc::IPPROTO_IPV6, libc::IPV6_UNICAST_HOPS) if socket.kind.v6 => {
                 set_hops(&socket, int()?)
@@ -85,7 +135,7 @@ pub unsafe extern "C" fn dmm_setsockopt(
     })
 }
 
-/// As getsockopt(2), with the options of dmm_setsockopt, and `SO_ERROR`, `SO_TYPE`, `SO_DOMAIN`,
+/// As getsockopt(2), with the options of dmm_setsockopt, and `TCP_INFO`, `SO_ERROR`, `SO_TYPE`, `SO_DOMAIN`,
 /// `SO_PROTOCOL` and `SO_ACCEPTCONN`.
 ///
 /// Errors: those of getsockopt(2); `ENOPROTOOPT` for other options.
@@ -108,6 +158,10 @@ pub unsafe extern "C" fn dmm_getsockopt(
             unsafe { write(number, value, len) }
         };
         let hops = || c_int::try_from(choices.hops.unwrap_or(64)).unwrap_or(c_int::MAX);
+        let class = || match socket.kind.stream {
+            true => c_int::from(choices.traffic_class & !ECN_BITS),
+            false => c_int::from(choices.traffic_class),
+        };
         done(match (level, name) {
             (libc::SOL_SOCKET, libc::SO_ERROR) => number(socket.take_error()?),
             (libc::SOL_SOCKET, libc::SO_TYPE) => number(match socket.kind.stream {
@@ -140,9 +194,19 @@ pub unsafe extern "C" fn dmm_getsockopt(
                 // SAFETY: as the caller promised.
                 unsafe { write(linger, value, len) }
             }
+            (libc::IPPROTO_TCP, libc::TCP_INFO) if socket.kind.stream => {
+                let info = info(&socket)?.to_linux();
+                // SAFETY: as the caller promised.
+                unsafe { write(info, value, len) }
+            }
+            (libc::IPPROTO_TCP, libc::TCP_MAXSEG) if socket.kind.stream => {
+                number(max_segment(&socket, &choices)?)
+            }
             (libc::IPPROTO_TCP, _) if socket.kind.stream => number(of_tcp(&choices, name)?),
             (libc::IPPROTO_IP, libc::IP_TTL) if !socket.kind.v6 => number(hops()),
             (libc::IPPROTO_IPV6, libc::IPV6_UNICAST_HOPS) if socket.kind.v6 => number(hops()),
+            (libc::IPPROTO_IP, libc::IP_TOS) if !socket.kind.v6 => number(class()),
+            (libc::IPPROTO_IPV6, libc::IPV6_TCLASS) if socket.kind.v6 => number(class()),
             _ => Err(os(Errno::ENOPROTOOPT)),
         })
     })
@@ -172,7 +236,28 @@ fn of_tcp(choices: &Choices, name: c_int) -> io::Result<c_int> {
         libc::TCP_NODELAY => Ok(choices.nodelay.into()),
         libc::TCP_KEEPIDLE => Ok(number(choices.keepalive_s.unwrap_or(crate::socket::KEEPALIVE_S))),
         libc::TCP_USER_TIMEOUT => Ok(number(choices.user_timeout_ms)),
+        libc::TCP_CORK => Ok(choices.cork.into()),
+        libc::TCP_FASTOPEN => Ok(number(choices.fast_open)),
+        libc::TCP_FASTOPEN_CONNECT => Ok(choices.fast_connect.into()),
         _ => Err(os(Errno::ENOPROTOOPT)),
+    }
+}
+
+/// What the socket knows of itself; of one that is no connection, its state (`tcp_states.h`).
+fn info(socket: &Socket) -> io::Result<TcpInfo> {
+    let of_state = |state| Ok(TcpInfo { state, ..TcpInfo::default() });
+    match socket.state()? {
+        State::Stream(stream) => stream.info(),
+        State::Listener(_) => of_state(LISTEN),
+        State::Fresh(_) | State::Datagram(_) => of_state(CLOSE),
+    }
+}
+
+/// A connection's is what its segments carry; before there is one, what was chosen.
+fn max_segment(socket: &Socket, choices: &Choices) -> io::Result<c_int> {
+    match socket.state()? {
+        State::Stream(stream) => Ok(c_int::try_from(stream.max_segment()?).unwrap_or(c_int::MAX)),
+        _ => Ok(choices.max_segment.unwrap_or(MSS_DEFAULT).into()),
     }
 }
 

@@ -16,7 +16,7 @@ use std::net::{Ipv4Addr, Ipv6Addr, Shutdown, SocketAddr};
 use std::sync::{Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
-use dmm::{Client, Received, Reserved, TcpListener, TcpStream, UdpSocket};
+use dmm::{Client, ConnectOptions, Received, Reserved, TcpListener, TcpStream, UdpSocket};
 use nix::errno::Errno;
 
 use crate::epoll::Epoll;
@@ -54,6 +54,13 @@ pub(crate) struct Choices {
     pub(crate) keepalive_s: Option<u32>,
     pub(crate) user_timeout_ms: u32,
     pub(crate) hops: Option<u32>,
+    pub(crate) traffic_class: u8,
+    pub(crate) max_segment: Option<u16>,
+    pub(crate) cork: bool,
+    /// Of a listener.
+    pub(crate) fast_open: u32,
+    /// Of a connection.
+    pub(crate) fast_connect: bool,
     pub(crate) reset_on_close: bool,
     pub(crate) reuse_address: bool,
 }
@@ -182,7 +189,7 @@ impl Socket {
         change(&mut choices);
         match self.state()? {
             State::Fresh(_) => {}
-            State::Listener(listener) => listener.set_nonblocking(choices.nonblocking)?,
+            State::Listener(listener) => apply_to_listener(&choices, &listener)?,
             State::Stream(stream) => apply_to_stream(&choices, &stream)?,
             State::Datagram(socket) => apply_to_datagram(&choices, &socket)?,
         }
@@ -236,7 +243,7 @@ impl Socket {
             _ => return Err(os(Errno::EINVAL)),
         };
         let listener = self.client.listen_on(self.stack(), address, backlog)?;
-        listener.set_nonblocking(self.choices().nonblocking)?;
+        apply_to_listener(&self.choices(), &listener)?;
         *state = State::Listener(listener);
         drop(state);
         self.became();
@@ -261,8 +268,16 @@ impl Socket {
             let mut state = self.lock();
             match &*state {
                 State::Fresh(local) => {
-                    let stream = self.client.start_connect(self.stack(), *local, to)?;
-                    apply_to_stream(&self.choices(), &stream)?;
+                    let choices = self.choices();
+                    let options = ConnectOptions {
+                        local: *local,
+                        fast_open: choices.fast_connect,
+                        max_segment: choices.max_segment,
+                        traffic_class: choices.traffic_class,
+                        hop_limit: choices.hops.and_then(|hops| u8::try_from(hops).ok()),
+                    };
+                    let stream = self.client.start_connect_with(self.stack(), to, &options)?;
+                    apply_to_stream(&choices, &stream)?;
                     let other = stream.try_clone()?;
                     *state = State::Stream(stream);
                     other
@@ -270,7 +285,7 @@ impl Socket {
                 State::Stream(stream) if stream.is_connecting() => {
                     return Err(os(Errno::EALREADY));
                 }
-                State::Stream(stream) if stream.peer_addr().is_ok() => {
+                State::Stream(stream) if stream.is_deferred() || stream.peer_addr().is_ok() => {
                     return Err(os(Errno::EISCONN));
                 }
                 // A failed attempt's error is told once, and the socket may try again.
@@ -367,6 +382,20 @@ impl Socket {
 /// Seconds of idleness before keepalive asks, unless chosen: Linux's `tcp_keepalive_time`.
 pub(crate) const KEEPALIVE_S: u32 = 7200;
 
+/// The bits of a stream's traffic class that are the stack's (ip(7)).
+pub(crate) const ECN_BITS: u8 = 0x03;
+
+/// What its connections are to inherit.
+fn apply_to_listener(choices: &Choices, listener: &TcpListener) -> io::Result<()> {
+    listener.set_nonblocking(choices.nonblocking)?;
+    if let Some(hops) = choices.hops {
+        listener.set_ttl(hops)?;
+    }
+    listener.set_max_segment(choices.max_segment)?;
+    listener.set_traffic_class(choices.traffic_class)?;
+    listener.set_fast_open(choices.fast_open)
+}
+
 fn apply_to_stream(choices: &Choices, stream: &TcpStream) -> io::Result<()> {
     stream.set_nonblocking(choices.nonblocking)?;
     stream.set_read_timeout(choices.read_timeout)?;
@@ -382,8 +411,16 @@ fn apply_to_stream(choices: &Choices, stream: &TcpStream) -> io::Result<()> {
     if choices.user_timeout_ms > 0 {
         stream.set_user_timeout(Some(Duration::from_millis(choices.user_timeout_ms.into())))?;
     }
-    if let Some(hops) = choices.hops {
+    if let Some(hops) = choices.hops
+        && stream.ttl()? != hops
+    {
         stream.set_ttl(hops)?;
+    }
+    if stream.traffic_class()? != choices.traffic_class & !ECN_BITS {
+        stream.set_traffic_class(choices.traffic_class)?;
+    }
+    if stream.cork()? != choices.cork {
+        stream.set_cork(choices.cork)?;
     }
     let linger = choices.reset_on_close.then_some(Duration::ZERO);
     if stream.linger()? == linger { Ok(()) } else { stream.set_linger(linger) }
@@ -395,6 +432,9 @@ fn apply_to_datagram(choices: &Choices, socket: &UdpSocket) -> io::Result<()> {
     socket.set_write_timeout(choices.write_timeout)?;
     if let Some(hops) = choices.hops {
         socket.set_ttl(hops)?;
+    }
+    if socket.traffic_class()? != choices.traffic_class {
+        socket.set_traffic_class(choices.traffic_class)?;
     }
     Ok(())
 }

@@ -8,8 +8,8 @@
 #include <dmm.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/tcp.h>
 #include <netinet/in.h>
-#include <netinet/tcp.h>
 #include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -51,6 +51,23 @@ static int option(int handle, int level, int which)
 	IS(0, dmm_getsockopt(handle, level, which, &value, &len));
 	IS(sizeof(value), len);
 	return value;
+}
+
+static struct tcp_info info(int handle)
+{
+	struct tcp_info found = { 0 };
+	socklen_t len = sizeof(found);
+
+	IS(0, dmm_getsockopt(handle, IPPROTO_TCP, TCP_INFO, &found, &len));
+	IS(sizeof(found), len);
+	return found;
+}
+
+/* After a turn of the daemon's in which whatever was asked before was done. */
+static struct tcp_info settled(int handle)
+{
+	info(handle);
+	return info(handle);
 }
 
 static struct sockaddr *any(struct sockaddr_in *v4)
@@ -96,7 +113,7 @@ static void options(void)
 	struct timeval time = { .tv_sec = 3, .tv_usec = 500000 };
 	struct linger linger = { .l_onoff = 1, .l_linger = 5 };
 	socklen_t len = sizeof(time);
-	int value = 1;
+	int value = 1, v6;
 
 	IS(0, dmm_setsockopt(handle, IPPROTO_TCP, TCP_NODELAY, &value, sizeof(value)));
 	IS(1, option(handle, IPPROTO_TCP, TCP_NODELAY));
@@ -124,6 +141,42 @@ static void options(void)
 	value = 256;
 	FAILS(EINVAL, dmm_setsockopt(handle, IPPROTO_IP, IP_TTL, &value, sizeof(value)));
 	FAILS(ENOPROTOOPT, dmm_setsockopt(handle, IPPROTO_IPV6, IPV6_UNICAST_HOPS, &value, sizeof(value)));
+	value = 1;
+	IS(0, dmm_setsockopt(handle, IPPROTO_TCP, TCP_CORK, &value, sizeof(value)));
+	IS(1, option(handle, IPPROTO_TCP, TCP_CORK));
+	IS(0, dmm_setsockopt(handle, IPPROTO_TCP, TCP_FASTOPEN_CONNECT, &value, sizeof(value)));
+	IS(1, option(handle, IPPROTO_TCP, TCP_FASTOPEN_CONNECT));
+	FAILS(ENOPROTOOPT, dmm_setsockopt(datagram, IPPROTO_TCP, TCP_CORK, &value, sizeof(value)));
+	value = 5;
+	FAILS(EINVAL, dmm_setsockopt(handle, IPPROTO_TCP, TCP_FASTOPEN_CONNECT, &value, sizeof(value)));
+	IS(0, dmm_setsockopt(handle, IPPROTO_TCP, TCP_FASTOPEN, &value, sizeof(value)));
+	IS(5, option(handle, IPPROTO_TCP, TCP_FASTOPEN));
+	IS(536, option(handle, IPPROTO_TCP, TCP_MAXSEG));
+	FAILS(EINVAL, dmm_setsockopt(handle, IPPROTO_TCP, TCP_MAXSEG, &value, sizeof(value)));
+	value = -1;
+	FAILS(EINVAL, dmm_setsockopt(handle, IPPROTO_TCP, TCP_FASTOPEN, &value, sizeof(value)));
+	value = 1000;
+	IS(0, dmm_setsockopt(handle, IPPROTO_TCP, TCP_MAXSEG, &value, sizeof(value)));
+	IS(1000, option(handle, IPPROTO_TCP, TCP_MAXSEG));
+	/* The bits of ECN are an application's on datagrams alone. */
+	value = 0xb9;
+	IS(0, dmm_setsockopt(handle, IPPROTO_IP, IP_TOS, &value, sizeof(value)));
+	IS(0xb8, option(handle, IPPROTO_IP, IP_TOS));
+	IS(0, dmm_setsockopt(datagram, IPPROTO_IP, IP_TOS, &value, sizeof(value)));
+	IS(0xb9, option(datagram, IPPROTO_IP, IP_TOS));
+	FAILS(ENOPROTOOPT, dmm_setsockopt(handle, IPPROTO_IPV6, IPV6_TCLASS, &value, sizeof(value)));
+	IS(7, info(handle).tcpi_state);
+	FAILS(ENOPROTOOPT, dmm_getsockopt(datagram, IPPROTO_TCP, TCP_INFO, &value, &len));
+	v6 = dmm_socket(AF_INET6, SOCK_STREAM, 0);
+	value = 256;
+	FAILS(EINVAL, dmm_setsockopt(v6, IPPROTO_IPV6, IPV6_TCLASS, &value, sizeof(value)));
+	value = 0x20;
+	IS(0, dmm_setsockopt(v6, IPPROTO_IPV6, IPV6_TCLASS, &value, sizeof(value)));
+	IS(0x20, option(v6, IPPROTO_IPV6, IPV6_TCLASS));
+	value = -1;
+	IS(0, dmm_setsockopt(v6, IPPROTO_IPV6, IPV6_TCLASS, &value, sizeof(value)));
+	IS(0, option(v6, IPPROTO_IPV6, IPV6_TCLASS));
+	IS(0, dmm_close(v6));
 	FAILS(EBADF, dmm_getsockopt(7, SOL_SOCKET, SO_ERROR, &value, &len));
 	FAILS(EFAULT, dmm_getsockopt(handle, SOL_SOCKET, SO_ERROR, NULL, NULL));
 	IS(0, dmm_close(handle));
@@ -135,7 +188,7 @@ static void names_and_states(const char *ours)
 	struct sockaddr_in v4 = name(ours, 0), found;
 	struct sockaddr_in6 v6 = { .sin6_family = AF_INET6 };
 	socklen_t len = sizeof(found);
-	int handle = dmm_socket(AF_INET, SOCK_STREAM, 0), second, datagram;
+	int handle = dmm_socket(AF_INET, SOCK_STREAM, 0), second, datagram, value;
 	char byte = 0;
 
 	FAILS(EFAULT, dmm_bind(handle, NULL, sizeof(v4)));
@@ -151,6 +204,9 @@ static void names_and_states(const char *ours)
 	FAILS(EINVAL, dmm_bind(handle, any(&v4), sizeof(v4)));
 	IS(0, dmm_listen(handle, 5));
 	IS(1, option(handle, SOL_SOCKET, SO_ACCEPTCONN));
+	IS(10, info(handle).tcpi_state);
+	value = 3;
+	IS(0, dmm_setsockopt(handle, IPPROTO_TCP, TCP_FASTOPEN, &value, sizeof(value)));
 	IS(0, dmm_getsockname(handle, any(&found), &len));
 	IS(sizeof(found), len);
 	IS(v4.sin_addr.s_addr, found.sin_addr.s_addr);
@@ -187,11 +243,17 @@ static void streams(const char *theirs, int port)
 	char out[6] = "stream", in[16] = { 0 };
 	struct iovec parts[2] = { { out, 3 }, { out + 3, 3 } };
 	struct iovec rooms[2] = { { in, 2 }, { in + 2, 4 } };
-	int handle = dmm_socket(AF_INET, SOCK_STREAM, 0), other;
+	int handle = dmm_socket(AF_INET, SOCK_STREAM, 0), other, most = 700, cork = 1;
 
 	FAILS(ECONNREFUSED, dmm_connect(handle, any(&nobody), sizeof(nobody)));
-	/* It may try again. */
+	/* It may try again, and says less in a segment. */
+	IS(0, dmm_setsockopt(handle, IPPROTO_TCP, TCP_MAXSEG, &most, sizeof(most)));
 	IS(0, dmm_connect(handle, any(&v4), sizeof(v4)));
+	IS(1, info(handle).tcpi_state);
+	IS(most, info(handle).tcpi_advmss);
+	IS(1, option(handle, IPPROTO_TCP, TCP_MAXSEG) <= most);
+	FAILS(EINVAL, dmm_setsockopt(handle, IPPROTO_TCP, TCP_FASTOPEN, &most, sizeof(most)));
+	FAILS(EINVAL, dmm_setsockopt(handle, IPPROTO_TCP, TCP_FASTOPEN_CONNECT, &most, sizeof(most)));
 	FAILS(EISCONN, dmm_connect(handle, any(&v4), sizeof(v4)));
 	IS(0, dmm_getpeername(handle, any(&found), &len));
 	IS(v4.sin_addr.s_addr, found.sin_addr.s_addr);
@@ -213,7 +275,15 @@ static void streams(const char *theirs, int port)
 	IS(1, other >= 0 && other != handle);
 	IS(0, dmm_close(handle));
 	FAILS(EBADF, dmm_write(handle, out, 1));
-	IS(6, dmm_write(other, out, 6));
+	/* What is corked waits for the end of that. */
+	IS(6, info(other).tcpi_bytes_acked);
+	IS(0, dmm_setsockopt(other, IPPROTO_TCP, TCP_CORK, &cork, sizeof(cork)));
+	IS(3, dmm_write(other, out, 3));
+	IS(3, settled(other).tcpi_notsent_bytes);
+	cork = 0;
+	IS(0, dmm_setsockopt(other, IPPROTO_TCP, TCP_CORK, &cork, sizeof(cork)));
+	IS(0, settled(other).tcpi_notsent_bytes);
+	IS(3, dmm_send(other, out + 3, 3, MSG_EOR));
 	IS(0, dmm_shutdown(other, SHUT_WR));
 	FAILS(EPIPE, dmm_write(other, out, 1));
 	for (size_t got = 0; got < 6;) {

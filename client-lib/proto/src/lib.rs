@@ -22,10 +22,12 @@ pub mod arena;
 #[cfg(not(loom))]
 pub mod attach;
 pub mod breach;
+pub mod congestion;
 pub mod doorbell;
 pub mod fifo;
 #[cfg(not(loom))]
 pub mod hello;
+pub mod info;
 pub mod layout;
 #[cfg(not(loom))]
 pub mod lease;
@@ -49,4 +51,4 @@ pub mod sync;
 pub use breach::Breach;
 
 /// Version of everything in this crate. Two sides of different versions refuse each other.
-pub const VERSION: u32 = 1;
+pub const VERSION: u32 = 2;

@@ -12,6 +12,7 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6};
 
 use crate::breach::Breach;
+use crate::info;
 use crate::ring::Entry;
 
 /// A socket as a client names it.
@@ -107,7 +108,8 @@ pub enum SocketOption {
     ResetOnClose,
     /// `TCP_CORK`: 0 or 1; 2 is that of `MSG_MORE`, which says that more follows.
     Cork,
-    /// `MSG_EOR`: so many of the next bytes end a record, which shares no segment with what follows.
+    /// `MSG_EOR`: a record ends here, and shares no segment with what follows. Here is a position of the tx
+    /// FIFO, in its lower 32 bits: the bytes ever written there, those of the record included.
     RecordEnd,
     /// `IP_TOS` / `IPV6_TCLASS`: 0 to 255.
     TrafficClass,
@@ -117,7 +119,7 @@ pub enum SocketOption {
     /// at most; of a connection before its SYN, 1 if that is to carry what is written, or to ask for the
     /// cookie that this takes (RFC 7413).
     FastOpen,
-    /// `TCP_CONGESTION`: the number of a [`CongestionControl`].
+    /// `TCP_CONGESTION`: the number of a [`crate::congestion::CongestionControl`].
     CongestionControl,
     /// `SO_MAX_PACING_RATE`: bytes per second, `u32::MAX` for no bound.
     PacingRate,
@@ -141,46 +143,58 @@ impl SocketOption {
     ];
 }
 
-/// Algorithms that a socket may ask for, as far as its stack has them.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[repr(u8)]
-pub enum CongestionControl {
-    /// RFC 5681 and RFC 6582.
-    Reno = 1,
-    /// RFC 9438.
-    Cubic = 2,
-    /// RFC 8257.
-    Dctcp = 3,
-    /// draft-ietf-ccwg-bbr.
-    Bbr = 4,
+/// What a connection's SYN depends on: a [`Submission::SetOption`] might come when it is out.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Opening {
+    /// [`SocketOption::MaxSegment`]; 0 for the link's.
+    pub max_segment: u16,
+    /// [`SocketOption::TrafficClass`].
+    pub traffic_class: u8,
+    /// [`SocketOption::HopLimit`]; 0 for the stack's default.
+    pub hop_limit: u8,
+    /// [`SocketOption::FastOpen`]. With a cookie, the SYN waits for what is written first.
+    pub fast_open: bool,
 }
 
-impl CongestionControl {
-    /// All of them.
-    pub const ALL: [Self; 4] = [Self::Reno, Self::Cubic, Self::Dctcp, Self::Bbr];
-
-    /// Linux's name of it (tcp(7), `TCP_CONGESTION`).
-    #[must_use]
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Reno => "reno",
-            Self::Cubic => "cubic",
-            Self::Dctcp => "dctcp",
-            Self::Bbr => "bbr",
-        }
+impl Opening {
+    /// Those that are not the default.
+    pub fn options(self) -> impl Iterator<Item = (SocketOption, u32)> {
+        let all = [
+            (SocketOption::MaxSegment, u32::from(self.max_segment)),
+            (SocketOption::TrafficClass, u32::from(self.traffic_class)),
+            (SocketOption::HopLimit, u32::from(self.hop_limit)),
+            (SocketOption::FastOpen, u32::from(self.fast_open)),
+        ];
+        all.into_iter().filter(|(_, value)| *value != 0)
     }
 
-    /// The one with this number.
-    #[must_use]
-    pub fn from_number(number: u32) -> Option<Self> {
-        Self::ALL.into_iter().find(|control| u32::from(*control as u8) == number)
+    /// The shared form: flags of 24 bits, and a word.
+    fn encode(self) -> (u32, u32) {
+        let word = u32::from(self.max_segment)
+            | u32::from(self.traffic_class) << 16
+            | u32::from(self.hop_limit) << 24;
+        (u32::from(self.fast_open), word)
+    }
+
+    /// From the shared form.
+    fn decode((flags, word): (u32, u32)) -> Result<Self, Breach> {
+        if flags > 1 {
+            return Err(Breach::Operation);
+        }
+        Ok(Self {
+            max_segment: word as u16,
+            traffic_class: (word >> 16) as u8,
+            hop_limit: (word >> 24) as u8,
+            fast_open: flags == 1,
+        })
     }
 }
 
 /// What a client asks of an instance.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Submission {
-    /// Opens a TCP connection to `remote`. Answered by [`Completion::Connected`].
+    /// Opens a TCP connection to `remote`. Answered by [`Completion::Connected`]; before that, by
+    /// [`Completion::Deferred`] if its SYN waits for what it is to carry.
     Connect {
         /// A slot that is free.
         socket: Socket,
@@ -188,6 +202,8 @@ pub enum Submission {
         local: Address,
         /// Where to.
         remote: Address,
+        /// What its SYN depends on.
+        opening: Opening,
     },
     /// Opens a TCP listener. Answered by [`Completion::Bound`].
     Listen {
@@ -262,6 +278,11 @@ pub enum Submission {
         /// The context to move to.
         context: u32,
     },
+    /// Asks what a TCP connection knows of itself. Answered by [`Completion::Info`].
+    Inform {
+        /// A TCP connection.
+        socket: Socket,
+    },
 }
 
 /// What an instance tells a client.
@@ -281,6 +302,12 @@ pub enum Completion {
         errno: u32,
         /// This end's address.
         local: Option<Address>,
+    },
+    /// The SYN of a `Connect` waits for the next `Send`, to carry what was written until then (RFC 7413).
+    /// There is room in the tx FIFO.
+    Deferred {
+        /// The socket.
+        socket: Socket,
     },
     /// The 4-tuple of a `Connect`, or the UDP port of a `Bind`, belongs to another instance of the
     /// stack. The slot is free again.
@@ -328,6 +355,17 @@ pub enum Completion {
     Rehomed {
         /// The socket.
         socket: Socket,
+    },
+    /// A part of the answer to an `Inform`; parts come in order. After an error there is but one.
+    Info {
+        /// The socket.
+        socket: Socket,
+        /// 0, or the errno: `EOPNOTSUPP` if this kind of stack cannot tell.
+        errno: u32,
+        /// Which: below [`info::PARTS`].
+        part: u32,
+        /// It.
+        words: [u64; info::PART_WORDS],
     },
 }
 
@@ -387,8 +425,10 @@ impl Submission {
     #[must_use]
     pub fn encode(&self) -> Entry {
         let words = match *self {
-            Self::Connect { socket, local, remote } => {
-                Words { first: local.encode(), second: remote.encode(), ..Words::new(1, socket) }
+            Self::Connect { socket, local, remote, opening } => {
+                let (small, number) = opening.encode();
+                let (first, second) = (local.encode(), remote.encode());
+                Words { small, number, first, second, ..Words::new(1, socket) }
             }
             Self::Listen { socket, local, backlog } => {
                 Words { number: backlog, first: local.encode(), ..Words::new(2, socket) }
@@ -418,6 +458,7 @@ impl Submission {
             }
             Self::Close { socket } => Words::new(10, socket),
             Self::Rehome { socket, context } => Words { number: context, ..Words::new(11, socket) },
+            Self::Inform { socket } => Words::new(12, socket),
         };
         words.pack()
     }
@@ -430,6 +471,7 @@ impl Submission {
                 socket,
                 local: Address::decode(first_of(entry))?,
                 remote: Address::decode(second_of(entry))?,
+                opening: Opening::decode((small_of(entry), number_of(entry)))?,
             },
             2 => Self::Listen {
                 socket,
@@ -463,6 +505,7 @@ impl Submission {
             }
             10 => Self::Close { socket },
             11 => Self::Rehome { socket, context: number_of(entry) },
+            12 => Self::Inform { socket },
             _ => return Err(Breach::Operation),
         })
     }
@@ -481,7 +524,8 @@ impl Submission {
             | Self::Shutdown { socket, .. }
             | Self::SetOption { socket, .. }
             | Self::Close { socket }
-            | Self::Rehome { socket, .. } => socket,
+            | Self::Rehome { socket, .. }
+            | Self::Inform { socket } => socket,
         }
     }
 }
@@ -516,6 +560,11 @@ impl Completion {
             }
             Self::Closed { socket } => Words::new(7, socket),
             Self::Rehomed { socket } => Words::new(8, socket),
+            Self::Deferred { socket } => Words::new(9, socket),
+            Self::Info { socket, errno, part, words } => {
+                let [first, second] = [0, 3].map(|at| std::array::from_fn(|i| words[at + i]));
+                Words { small: part, number: errno, first, second, ..Words::new(10, socket) }
+            }
         };
         words.pack()
     }
@@ -549,6 +598,15 @@ impl Completion {
             }
             7 => Self::Closed { socket },
             8 => Self::Rehomed { socket },
+            9 => Self::Deferred { socket },
+            10 => {
+                let part = small_of(entry);
+                if part as usize >= info::PARTS {
+                    return Err(Breach::Operation);
+                }
+                let words = std::array::from_fn(|at| entry[2 + at]);
+                Self::Info { socket, errno: number_of(entry), part, words }
+            }
             _ => return Err(Breach::Operation),
         })
     }
@@ -564,7 +622,9 @@ impl Completion {
             | Self::Accepted { socket, .. }
             | Self::Refused { socket, .. }
             | Self::Closed { socket }
-            | Self::Rehomed { socket } => socket,
+            | Self::Rehomed { socket }
+            | Self::Deferred { socket }
+            | Self::Info { socket, .. } => socket,
         }
     }
 }
@@ -586,13 +646,29 @@ mod tests {
         ]
     }
 
+    fn opening() -> impl Strategy<Value = Opening> {
+        let parts = (any::<u16>(), any::<u8>(), any::<u8>(), any::<bool>());
+        parts.prop_map(|(max_segment, traffic_class, hop_limit, fast_open)| Opening {
+            max_segment,
+            traffic_class,
+            hop_limit,
+            fast_open,
+        })
+    }
+
     fn submission() -> impl Strategy<Value = Submission> {
         let socket = || {
             (any::<u32>(), any::<u32>()).prop_map(|(slot, generation)| Socket { slot, generation })
         };
         prop_oneof![
-            (socket(), address(), address())
-                .prop_map(|(socket, local, remote)| Submission::Connect { socket, local, remote }),
+            (socket(), address(), address(), opening()).prop_map(
+                |(socket, local, remote, opening)| Submission::Connect {
+                    socket,
+                    local,
+                    remote,
+                    opening
+                }
+            ),
             (socket(), address(), any::<u32>())
                 .prop_map(|(socket, local, backlog)| Submission::Listen { socket, local, backlog }),
             (socket(), socket())
@@ -610,6 +686,7 @@ mod tests {
             socket().prop_map(|socket| Submission::Close { socket }),
             (socket(), any::<u32>())
                 .prop_map(|(socket, context)| Submission::Rehome { socket, context }),
+            socket().prop_map(|socket| Submission::Inform { socket }),
         ]
     }
 

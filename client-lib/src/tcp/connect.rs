@@ -6,15 +6,34 @@
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, ToSocketAddrs};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use dmm_proto::op::Submission;
+use dmm_proto::op::{Opening, Submission};
 use nix::errno::Errno;
 
 use super::TcpStream;
+use super::options::{ECN_BITS, check_hops, check_segment};
 use crate::client::Client;
 use crate::error::os;
 use crate::socket::{Patience, Phase, Role};
+
+/// How a connection is opened: what its SYN depends on.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ConnectOptions {
+    /// Where to come from; port 0 is any. `None` leaves the choice to the stack.
+    pub local: Option<SocketAddr>,
+    /// TCP Fast Open (RFC 7413, `TCP_FASTOPEN_CONNECT` in tcp(7)). Where the peer's cookie is known, the
+    /// connect is over at once, and the SYN waits for the first write, which it carries; where not, it asks
+    /// for the cookie. Each of a stack's instances learns cookies by itself.
+    pub fast_open: bool,
+    /// Payload of a segment at most, either way (`TCP_MAXSEG`): 88 to 32,767 bytes. `None`: the link's.
+    pub max_segment: Option<u16>,
+    /// The traffic class of its packets (`IP_TOS`, `IPV6_TCLASS`), whose lower two bits are the stack's.
+    pub traffic_class: u8,
+    /// The hop limit of its packets. `None`: 64.
+    pub hop_limit: Option<u8>,
+}
 
 impl TcpStream {
     /// Connects over the daemon's first stack. Tries the addresses in turn; names are resolved by
@@ -97,6 +116,28 @@ impl Client {
         local: Option<SocketAddr>,
         remote: SocketAddr,
     ) -> io::Result<TcpStream> {
+        self.start_connect_with(stack, remote, &ConnectOptions { local, ..Default::default() })
+    }
+
+    /// As [`Client::start_connect`], with options that the SYN depends on.
+    ///
+    /// # Errors
+    /// As [`Client::start_connect`]; `EINVAL` for an option out of its range.
+    pub fn start_connect_with(
+        &self,
+        stack: Option<&str>,
+        remote: SocketAddr,
+        options: &ConnectOptions,
+    ) -> io::Result<TcpStream> {
+        let ConnectOptions { local, fast_open, max_segment, traffic_class, hop_limit } = *options;
+        max_segment.map_or(Ok(()), check_segment)?;
+        hop_limit.map_or(Ok(()), |hops| check_hops(hops.into()))?;
+        let opening = Opening {
+            max_segment: max_segment.unwrap_or(0),
+            traffic_class,
+            hop_limit: hop_limit.unwrap_or(0),
+            fast_open,
+        };
         let local = local.unwrap_or_else(|| any_like(&remote));
         if local.is_ipv4() != remote.is_ipv4() {
             return Err(os(Errno::EINVAL));
@@ -106,12 +147,15 @@ impl Client {
             return Err(os(Errno::ENETUNREACH));
         }
         let instance = self.next_instance(self.stack(stack)?);
-        let core = self.session.open_slot(instance, Role::Stream { local, remote })?;
+        let core = self.session.open_slot(instance, Role::Stream { local, remote, opening })?;
+        core.options.hop_limit.store(opening.hop_limit.into(), Ordering::Relaxed);
+        core.options.traffic_class.store((traffic_class & !ECN_BITS).into(), Ordering::Relaxed);
         let stream = TcpStream::new(self.clone(), Arc::clone(&core), None, remote);
         let connect = Submission::Connect {
             socket: core.socket(),
             local: local.into(),
             remote: remote.into(),
+            opening,
         };
         self.session.ask(instance, connect)?;
         Ok(stream)
@@ -135,12 +179,19 @@ impl TcpStream {
         self.core().phase() == Phase::Opening
     }
 
+    /// Whether the SYN waits for the first write ([`ConnectOptions::fast_open`]).
+    #[must_use]
+    pub fn is_deferred(&self) -> bool {
+        self.client().session.drain();
+        self.core().phase() == Phase::Deferred
+    }
+
     /// Waits for the end of a connect that was started.
     fn finish_connect(&self, patience: Patience) -> io::Result<()> {
         let (session, core) = (&self.client().session, self.core());
         let outcome = session.wait(&core.waiters, patience, || match core.phase() {
             Phase::Opening => None,
-            Phase::Open => Some(Ok(())),
+            Phase::Open | Phase::Deferred => Some(Ok(())),
             Phase::Failed => Some(Err(core.tell_error().unwrap_or_else(|| os(Errno::EPROTO)))),
         });
         outcome.unwrap_or_else(|ended| Err(session.failure(ended, Errno::ETIMEDOUT)))

@@ -145,6 +145,11 @@ impl TcpListener {
     pub(crate) fn core(&self) -> &Arc<Core> {
         &self.inner.core
     }
+
+    /// The stack's instances.
+    pub(super) fn instances(&self) -> Range<u32> {
+        self.inner.instances.clone()
+    }
 }
 
 impl Client {

@@ -8,6 +8,7 @@ mod listener;
 mod options;
 mod stream;
 
+pub use connect::ConnectOptions;
 pub use in_place::{Received, Reserved};
 pub use listener::{Incoming, TcpListener};
 pub(crate) use options::{check_hops, hops_of};

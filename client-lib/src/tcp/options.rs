@@ -7,14 +7,23 @@ use std::io;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use dmm_proto::info::TcpInfo;
 use dmm_proto::op::{SocketOption, Submission};
 use nix::errno::Errno;
 
-use super::TcpStream;
+use super::{TcpListener, TcpStream};
 use crate::error::os;
+use crate::socket::{Patience, Phase};
 
 /// The hop limit of a packet unless set (RFC 1700's recommendation, and Linux's default).
 pub(crate) const DEFAULT_HOP_LIMIT: u32 = 64;
+
+/// The bits of a connection's traffic class that are the stack's (RFC 3168 section 5).
+pub(crate) const ECN_BITS: u8 = 0x03;
+
+/// States of a connection that the daemon need not be asked about (`tcp_states.h`).
+const SYN_SENT: u8 = 2;
+const CLOSE: u8 = 7;
 
 impl TcpStream {
     /// With `true`, reads, writes and peeks that would wait fail with `EAGAIN`.
@@ -162,6 +171,73 @@ impl TcpStream {
         Ok(reset.then_some(Duration::ZERO))
     }
 
+    /// With `true`, segments that are not full wait for more to be written (`TCP_CORK`), but for what is written
+    /// when that ends; with `false`, none waits for that.
+    ///
+    /// # Errors
+    /// `ECONNRESET` if the daemon ended.
+    pub fn set_cork(&self, cork: bool) -> io::Result<()> {
+        self.set(SocketOption::Cork, u32::from(cork))?;
+        self.core().options.cork.store(cork, Ordering::Relaxed);
+        Ok(())
+    }
+
+    /// What [`TcpStream::set_cork`] set.
+    ///
+    /// # Errors
+    /// None at present.
+    pub fn cork(&self) -> io::Result<bool> {
+        Ok(self.core().options.cork.load(Ordering::Relaxed))
+    }
+
+    /// Sets the traffic class of packets sent (`IP_TOS`, `IPV6_TCLASS`). Its lower two bits are the stack's
+    /// (RFC 3168), and ignored.
+    ///
+    /// # Errors
+    /// `ECONNRESET` if the daemon ended.
+    pub fn set_traffic_class(&self, class: u8) -> io::Result<()> {
+        let class = u32::from(class & !ECN_BITS);
+        self.set(SocketOption::TrafficClass, class)?;
+        self.core().options.traffic_class.store(class, Ordering::Relaxed);
+        Ok(())
+    }
+
+    /// The traffic class that was set, 0 if none was.
+    ///
+    /// # Errors
+    /// None at present.
+    pub fn traffic_class(&self) -> io::Result<u8> {
+        Ok(self.core().options.traffic_class.load(Ordering::Relaxed) as u8)
+    }
+
+    /// Payload of a segment at most, in bytes (`TCP_MAXSEG`).
+    ///
+    /// # Errors
+    /// As [`TcpStream::info`].
+    pub fn max_segment(&self) -> io::Result<u32> {
+        Ok(self.info()?.snd_mss)
+    }
+
+    /// What the connection knows of itself (`TCP_INFO`): of one that is not open, its state alone. Waits for the
+    /// daemon, whether the socket is non-blocking or not.
+    ///
+    /// # Errors
+    /// `EOPNOTSUPP` if the kind of stack cannot tell; `ECONNRESET` if the daemon ended.
+    pub fn info(&self) -> io::Result<TcpInfo> {
+        let (session, core) = (&self.client().session, self.core());
+        let state = match core.phase() {
+            Phase::Opening => SYN_SENT,
+            Phase::Deferred | Phase::Failed => CLOSE,
+            Phase::Open => {
+                let number = core.ask();
+                session.ask(core.instance(), Submission::Inform { socket: core.socket() })?;
+                let told = session.wait(&core.waiters, Patience::Endless, || core.info(number));
+                return told.unwrap_or_else(|ended| Err(session.failure(ended, Errno::EAGAIN)));
+            }
+        };
+        Ok(TcpInfo { state, ..TcpInfo::default() })
+    }
+
     /// The error that ended the connection, or an option's that the stack refused; each is told once
     /// (`SO_ERROR`).
     ///
@@ -175,7 +251,7 @@ impl TcpStream {
         Ok(self.core().take_error())
     }
 
-    fn set(&self, option: SocketOption, value: u32) -> io::Result<()> {
+    pub(super) fn set(&self, option: SocketOption, value: u32) -> io::Result<()> {
         let core = self.core();
         // Until then the connect may be redirected, and the instance that was asked forget it.
         if core.keep_early(option, value) {
@@ -184,6 +260,70 @@ impl TcpStream {
         let socket = core.socket();
         self.client().session.ask(core.instance(), Submission::SetOption { socket, option, value })
     }
+}
+
+impl TcpListener {
+    /// Takes payload with SYNs from now on (TCP Fast Open, RFC 7413; `TCP_FASTOPEN`): of so many connections at
+    /// most, in each of the stack's instances, whose handshake is not complete. 0 ends it.
+    ///
+    /// # Errors
+    /// `ECONNRESET` if the daemon ended.
+    pub fn set_fast_open(&self, waiting: u32) -> io::Result<()> {
+        self.set(SocketOption::FastOpen, waiting)
+    }
+
+    /// Payload of a segment at most, either way, of connections to come (`TCP_MAXSEG`): 88 to 32,767 bytes.
+    /// `None`: the link's.
+    ///
+    /// # Errors
+    /// `EINVAL` beyond that; `ECONNRESET` if the daemon ended.
+    pub fn set_max_segment(&self, bytes: Option<u16>) -> io::Result<()> {
+        bytes.map_or(Ok(()), check_segment)?;
+        self.set(SocketOption::MaxSegment, bytes.unwrap_or(0).into())
+    }
+
+    /// As [`TcpStream::set_traffic_class`], of connections to come.
+    ///
+    /// # Errors
+    /// `ECONNRESET` if the daemon ended.
+    pub fn set_traffic_class(&self, class: u8) -> io::Result<()> {
+        let class = u32::from(class & !ECN_BITS);
+        self.set(SocketOption::TrafficClass, class)?;
+        self.core().options.traffic_class.store(class, Ordering::Relaxed);
+        Ok(())
+    }
+
+    /// As [`TcpStream::set_ttl`], of connections to come.
+    ///
+    /// # Errors
+    /// As [`TcpStream::set_ttl`].
+    pub fn set_ttl(&self, hops: u32) -> io::Result<()> {
+        check_hops(hops)?;
+        self.set(SocketOption::HopLimit, hops)?;
+        self.core().options.hop_limit.store(hops, Ordering::Relaxed);
+        Ok(())
+    }
+
+    /// The hop limit that was set, 64 if none was.
+    ///
+    /// # Errors
+    /// None at present.
+    pub fn ttl(&self) -> io::Result<u32> {
+        Ok(hops_of(self.core().options.hop_limit.load(Ordering::Relaxed)))
+    }
+
+    /// Tells each instance.
+    fn set(&self, option: SocketOption, value: u32) -> io::Result<()> {
+        let socket = self.core().socket();
+        self.instances().try_for_each(|instance| {
+            self.client().session.ask(instance, Submission::SetOption { socket, option, value })
+        })
+    }
+}
+
+/// `EINVAL` for payload of a segment that Linux does not allow (`TCP_MIN_MSS`, `MAX_TCP_WINDOW`).
+pub(crate) fn check_segment(bytes: u16) -> io::Result<()> {
+    if (88..=32_767).contains(&bytes) { Ok(()) } else { Err(os(Errno::EINVAL)) }
 }
 
 /// `EINVAL` for a hop limit that ip(7) does not allow.

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use dmm_proto::fifo::{RxReader, State};
-use dmm_proto::op::{How, Submission};
+use dmm_proto::op::{How, SocketOption, Submission};
 use nix::errno::Errno;
 
 use crate::client::Client;
@@ -115,7 +115,22 @@ impl TcpStream {
     /// # Errors
     /// As a write; `EAGAIN` instead of waiting.
     pub fn try_write(&self, bytes: &[u8]) -> io::Result<usize> {
-        self.send(Patience::None, &[bytes])
+        self.send(Patience::None, &[bytes]).map(|(len, _)| len)
+    }
+
+    /// Writes as a write does, or as [`TcpStream::try_write`] unless it may `wait`. If all of it was written, its
+    /// last byte ends a record (`MSG_EOR`), and shares no segment with what follows.
+    ///
+    /// # Errors
+    /// As a write, or as [`TcpStream::try_write`].
+    pub fn write_record(&self, bytes: &[u8], wait: bool) -> io::Result<usize> {
+        let patience = if wait { self.core().options.write_patience() } else { Patience::None };
+        let (len, end) = self.send(patience, &[bytes])?;
+        if len == bytes.len() && len > 0 {
+            // Positions are told by their lower bits.
+            self.set(SocketOption::RecordEnd, end as u32)?;
+        }
+        Ok(len)
     }
 
     /// Shuts down one or both directions. After `Write` or `Both`, writes fail with `EPIPE`, also
@@ -175,6 +190,8 @@ impl TcpStream {
             match phase {
                 Phase::Opening => return None,
                 Phase::Failed => return Some(core.tell_error().map_or(Ok(0), Err)),
+                // As Linux has it: nothing was begun yet.
+                Phase::Deferred => return Some(Err(os(Errno::ENOTCONN))),
                 Phase::Open => {}
             }
             let (len, there) = {
@@ -225,20 +242,21 @@ impl TcpStream {
         Ok(len)
     }
 
-    /// Writes the parts one after the other: with patience all of them, else what fits.
-    fn send(&self, patience: Patience, parts: &[&[u8]]) -> io::Result<usize> {
+    /// Writes the parts one after the other: with patience all of them, else what fits. Returns how many bytes
+    /// were written, and the position behind them in the FIFO.
+    fn send(&self, patience: Patience, parts: &[&[u8]]) -> io::Result<(usize, u64)> {
         let wanted: usize = parts.iter().map(|part| part.len()).sum();
         let (session, core) = (&self.client().session, &**self.core());
-        let mut done = 0;
+        let (mut done, mut end) = (0, 0);
         loop {
             let outcome = session.wait(&core.waiters, patience, || self.send_some(parts, done));
             match outcome.unwrap_or_else(|ended| Err(session.failure(ended, Errno::EAGAIN))) {
-                Ok(len) => done += len,
-                Err(_) if done > 0 => return Ok(done),
+                Ok((len, behind)) => (done, end) = (done + len, behind),
+                Err(_) if done > 0 => return Ok((done, end)),
                 Err(error) => return Err(error),
             }
             if done == wanted || matches!(patience, Patience::None) {
-                return Ok(done);
+                return Ok((done, end));
             }
         }
     }
@@ -259,15 +277,46 @@ impl TcpStream {
         Some(Ok(()))
     }
 
-    /// Writes what fits of the parts from `skip` bytes on; `None` if nothing does.
-    fn send_some(&self, parts: &[&[u8]], skip: usize) -> Option<io::Result<usize>> {
+    /// Writes what the SYN is to carry, and lets it go; `None` if nothing fits, or it is gone.
+    fn send_first(&self, parts: &[&[u8]]) -> Option<io::Result<(usize, u64)>> {
+        let (session, core) = (&self.client().session, self.core());
+        if session.is_dead() {
+            return Some(Err(os(Errno::ECONNRESET)));
+        }
+        let (len, end) = {
+            let mut tx = lock(&core.tx);
+            if tx.is_reserved() {
+                return Some(Err(os(Errno::EBUSY)));
+            }
+            if !core.go_on() {
+                return None;
+            }
+            let len = tx.write(parts, false);
+            // It is told in any case.
+            let _ = tx.must_tell();
+            (len, tx.tail())
+        };
+        if let Err(error) = session.ask(core.instance(), Submission::Send { socket: core.socket() })
+        {
+            return Some(Err(error));
+        }
+        let empty = parts.iter().all(|part| part.is_empty());
+        (len > 0 || empty).then_some(Ok((len, end)))
+    }
+
+    /// Writes what fits of the parts from `skip` bytes on; `None` if nothing does. Returns how many bytes that
+    /// were, and the position behind them.
+    fn send_some(&self, parts: &[&[u8]], skip: usize) -> Option<io::Result<(usize, u64)>> {
+        if self.core().phase() == Phase::Deferred {
+            return self.send_first(parts);
+        }
         if let Err(error) = self.may_send()? {
             return Some(Err(error));
         }
         let (session, core) = (&self.client().session, self.core());
         let shut = || core.tx_shut.load(Ordering::Acquire);
         if parts.iter().all(|part| part.is_empty()) {
-            return Some(Ok(0));
+            return Some(Ok((0, 0)));
         }
         let rest;
         let parts = if skip == 0 {
@@ -276,7 +325,7 @@ impl TcpStream {
             rest = without_front(parts, skip);
             &rest
         };
-        let (len, tell) = {
+        let (len, end, tell) = {
             let mut tx = lock(&core.tx);
             if shut() {
                 return Some(Err(os(Errno::EPIPE)));
@@ -289,7 +338,7 @@ impl TcpStream {
                 tx.want_room();
                 len = tx.write(parts, false);
             }
-            (len, tx.must_tell())
+            (len, tx.tail(), tx.must_tell())
         };
         if tell {
             let send = Submission::Send { socket: core.socket() };
@@ -297,7 +346,7 @@ impl TcpStream {
                 return Some(Err(error));
             }
         }
-        (len > 0).then_some(Ok(len))
+        (len > 0).then_some(Ok((len, end)))
     }
 }
 
@@ -325,12 +374,12 @@ impl Read for &TcpStream {
 
 impl Write for &TcpStream {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.send(self.core().options.write_patience(), &[bytes])
+        self.send(self.core().options.write_patience(), &[bytes]).map(|(len, _)| len)
     }
 
     fn write_vectored(&mut self, slices: &[IoSlice<'_>]) -> io::Result<usize> {
         let parts: Vec<&[u8]> = slices.iter().map(|slice| &**slice).collect();
-        self.send(self.core().options.write_patience(), &parts)
+        self.send(self.core().options.write_patience(), &parts).map(|(len, _)| len)
     }
 
     fn flush(&mut self) -> io::Result<()> {

@@ -59,8 +59,8 @@ pub fn of(
 }
 
 fn features(features: Features) -> stack::Features {
-    let Features { sack, timestamps, paws, rack, prr, frto } = features;
-    stack::Features { sack, rack, prr, frto, paws, stamps: timestamps }
+    let Features { sack, timestamps, paws, rack, prr, frto, black_holes } = features;
+    stack::Features { sack, rack, prr, frto, paws, stamps: timestamps, black_holes }
 }
 
 /// A seed that nobody can guess: initial sequence numbers follow from it (RFC 6528).

@@ -17,9 +17,10 @@ use dmm_stack::SocketId;
 
 use crate::session::Session;
 
-/// Completions of one socket that may wait for room at a time: a `Look`, the answer to its opening,
-/// and its closing. No operation is taken from a channel while any wait.
-const WAITING_PER_SOCKET: usize = 4;
+/// Completions of one socket that may wait for room at a time: a `Look`, that its SYN waits, the answer to
+/// its opening, what it knows of itself in three parts, and its closing. No operation is taken from a
+/// channel while any wait.
+const WAITING_PER_SOCKET: usize = 8;
 
 /// A channel's daemon ends.
 struct Channel {

@@ -31,6 +31,11 @@ impl Instance {
     fn settle_one(&mut self, event: Event) {
         match event {
             Event::Connected { socket, result } => self.connected(socket, result),
+            Event::Deferred { socket } => {
+                if let Some(name) = self.sockets.get(socket).map(|entry| entry.name) {
+                    self.tell(socket, Completion::Deferred { socket: name });
+                }
+            }
             Event::Accepted { socket, listener, local, peer } => {
                 let listener = self.sockets.get(listener).map_or(0, |l| l.name.slot);
                 if let Some(entry) = self.sockets.get_mut(socket) {

@@ -12,7 +12,7 @@ use dmm_port::Instant;
 use dmm_port::flow::{Flow, Transport, shard_of, toeplitz};
 use dmm_proto::Breach;
 use dmm_proto::fifo::{RxFifo, State, TxFifo};
-use dmm_proto::op::{self, Address, Completion, Submission};
+use dmm_proto::op::{self, Address, Completion, Opening, SocketOption, Submission};
 use dmm_stack::{Fifos, Request, SocketId};
 use nix::errno::Errno;
 
@@ -78,9 +78,9 @@ impl Instance {
         submission: Submission,
     ) -> Result<(), Breach> {
         match submission {
-            Submission::Connect { socket, local, remote } => {
+            Submission::Connect { socket, local, remote, opening } => {
                 self.free_slot(owner, socket)?;
-                self.connect(now, (owner, context), socket, local.0, remote.0)
+                self.connect(now, (owner, context), socket, (local.0, remote.0), opening)
             }
             Submission::Listen { socket, local, backlog } => {
                 self.free_slot(owner, socket)?;
@@ -113,14 +113,9 @@ impl Instance {
             Submission::SetOption { socket, option, value } => {
                 let id =
                     self.find(owner, socket, &[Kind::Stream, Kind::Listener, Kind::Datagram])?;
-                match self.stack.submit(now, Request::SetOption { socket: id, option, value }) {
-                    Ok(()) => Ok(()),
-                    Err(errno) => {
-                        let errno = errno as u32;
-                        self.answer(owner, context, Completion::Refused { socket, option, errno })
-                    }
-                }
+                self.set_option(now, (owner, context), (socket, id), (option, value))
             }
+            Submission::Inform { socket } => self.inform(now, (owner, context), socket),
             Submission::Close { socket } => self.close(now, owner, socket),
             Submission::Rehome { socket, context } => self.rehome(owner, socket, context),
         }
@@ -131,8 +126,8 @@ impl Instance {
         now: Instant,
         (owner, context): (usize, u32),
         socket: op::Socket,
-        asked: SocketAddr,
-        remote: SocketAddr,
+        (asked, remote): (SocketAddr, SocketAddr),
+        opening: Opening,
     ) -> Result<(), Breach> {
         let local = match self.connect_from(asked, remote) {
             Ok(local) => local,
@@ -168,6 +163,45 @@ impl Instance {
         self.flows.insert((local, remote));
         if let Some(entry) = self.sockets.get_mut(id) {
             entry.flow = Some((local, remote));
+        }
+        // Before the stack's next poll sends the SYN.
+        for (option, value) in opening.options() {
+            self.set_option(now, (owner, context), (socket, id), (option, value))?;
+        }
+        Ok(())
+    }
+
+    fn set_option(
+        &mut self,
+        now: Instant,
+        (owner, context): (usize, u32),
+        (socket, id): (op::Socket, SocketId),
+        (option, value): (SocketOption, u32),
+    ) -> Result<(), Breach> {
+        match self.stack.submit(now, Request::SetOption { socket: id, option, value }) {
+            Ok(()) => Ok(()),
+            Err(errno) => {
+                let errno = errno as u32;
+                self.answer(owner, context, Completion::Refused { socket, option, errno })
+            }
+        }
+    }
+
+    /// Tells what a connection knows of itself, part by part.
+    fn inform(
+        &mut self,
+        now: Instant,
+        (owner, context): (usize, u32),
+        socket: op::Socket,
+    ) -> Result<(), Breach> {
+        let id = self.find(owner, socket, &[Kind::Stream])?;
+        let Some(info) = self.stack.tcp_info(now, id) else {
+            let (errno, words) = (Errno::EOPNOTSUPP as u32, Default::default());
+            let refusal = Completion::Info { socket, errno, part: 0, words };
+            return self.answer(owner, context, refusal);
+        };
+        for (part, words) in (0_u32..).zip(info.encode()) {
+            self.answer(owner, context, Completion::Info { socket, errno: 0, part, words })?;
         }
         Ok(())
     }

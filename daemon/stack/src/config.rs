@@ -3,7 +3,7 @@
 
 use std::net::IpAddr;
 
-use dmm_proto::op::CongestionControl;
+use dmm_proto::congestion::CongestionControl;
 
 /// An address with the length of its subnet's prefix.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -34,6 +34,7 @@ use dmm_proto::fifo::{RxFifo, TxFifo};
 use dmm_proto::op::{How, SocketOption};
 use nix::errno::Errno;
 
+pub use dmm_proto::info::TcpInfo;
 pub use kinds::{BuildError, build};
 
 /// A socket of one instance: a small dense number that the caller chooses and may use again after
@@ -149,6 +150,12 @@ pub enum Event {
         /// Why it failed, as connect(2) says it.
         result: Result<(), Errno>,
     },
+    /// A SYN waits for the next [`Request::Send`], to carry what was written until then (RFC 7413). There is
+    /// room in the tx FIFO.
+    Deferred {
+        /// The socket.
+        socket: SocketId,
+    },
     /// A credit was used.
     Accepted {
         /// The listener.
@@ -232,6 +239,7 @@ impl Event {
     pub const fn socket(&self) -> Option<SocketId> {
         match *self {
             Self::Connected { socket, .. }
+            | Self::Deferred { socket }
             | Self::Accepted { socket, .. }
             | Self::Readable { socket }
             | Self::Writable { socket }
@@ -262,69 +270,6 @@ pub struct SocketReport {
     pub rx_queued: u64,
     /// Bytes written that the peer has not acknowledged.
     pub tx_queued: u64,
-}
-
-/// What a TCP connection knows of itself, as `TCP_INFO` has it (tcp(7)). Segments are full ones.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct TcpInfo {
-    /// Its state by Linux's number (`tcp_states.h`).
-    pub state: u8,
-    /// What is done about loss: open 0, recovery 3, loss 4.
-    pub ca_state: u8,
-    /// Timeouts without progress.
-    pub retransmits: u8,
-    /// Zero-window probes without answer.
-    pub probes: u8,
-    /// Timestamps 1, SACK 2, window scaling 4, ECN 8, ECN seen 16.
-    pub options: u8,
-    /// By how many bits the peer's windows are shifted, and ours.
-    pub shifts: (u8, u8),
-    /// The retransmission timeout.
-    pub rto: Duration,
-    /// How long an acknowledgement is held back.
-    pub ato: Duration,
-    /// Payload of our segments at most, in bytes.
-    pub snd_mss: u32,
-    /// Payload of the peer's, in bytes.
-    pub rcv_mss: u32,
-    /// What we told the peer to send at most, in bytes.
-    pub adv_mss: u32,
-    /// Segments under way.
-    pub unacked: u32,
-    /// Those of them that came out of order.
-    pub sacked: u32,
-    /// Those that are taken for lost.
-    pub lost: u32,
-    /// Those that were sent again and not answered.
-    pub retrans: u32,
-    /// The smoothed round trip time and its variation.
-    pub rtt: (Duration, Duration),
-    /// The least round trip time.
-    pub min_rtt: Duration,
-    /// The threshold of slow start in segments; `i32::MAX` before the first loss.
-    pub snd_ssthresh: u32,
-    /// The congestion window in segments.
-    pub snd_cwnd: u32,
-    /// Segments by which one may be overtaken and not be taken for lost.
-    pub reordering: u32,
-    /// Since payload was sent last, payload came, an acknowledgement came.
-    pub last: (Duration, Duration, Duration),
-    /// Time with something to send, and that of it in which the peer's window held it back.
-    pub busy: (Duration, Duration),
-    /// Segments sent again, ever.
-    pub total_retrans: u32,
-    /// Segments delivered, ever.
-    pub delivered: u32,
-    /// Bytes written and not sent.
-    pub notsent_bytes: u32,
-    /// Bytes that the peer acknowledged, ever.
-    pub bytes_acked: u64,
-    /// Bytes received, ever.
-    pub bytes_received: u64,
-    /// Segments that came, in all, and with payload.
-    pub segs_in: u32,
-    /// Segments sent.
-    pub segs_out: u32,
 }
 
 /// A protocol stack: one shard of one configured network.

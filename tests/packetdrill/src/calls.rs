@@ -255,13 +255,13 @@ impl World {
     /// Tells the stack what a write's flags say before it begins.
     pub fn announce(&mut self, fd: i32, len: usize, flags: i32) -> Result<(), Errno> {
         let Ok(stream) = self.stream(fd) else { return Ok(()) };
-        let socket = stream.client.socket;
+        let (socket, tail) = (stream.client.socket, stream.client.writer.tail());
         let mut say = |option, value| self.submit(Request::SetOption { socket, option, value });
         if flags & libc::MSG_MORE != 0 {
             say(SocketOption::Cork, 2)?;
         }
         if flags & libc::MSG_EOR != 0 {
-            say(SocketOption::RecordEnd, u32::try_from(len).unwrap_or(u32::MAX))?;
+            say(SocketOption::RecordEnd, (tail + len as u64) as u32)?;
         }
         self.get(fd)?.more |= flags & libc::MSG_MORE != 0;
         Ok(())

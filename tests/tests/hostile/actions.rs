@@ -10,7 +10,7 @@ use dmm_proto::fifo::State;
 use dmm_proto::layout::{CONTEXTS_MAX, RING_ENTRIES};
 use dmm_proto::message::send;
 use dmm_proto::mock::{Area, HostileClient, Word};
-use dmm_proto::op::{Address, Submission};
+use dmm_proto::op::{Address, Opening, Submission};
 use dmm_proto::request::Request;
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
@@ -162,7 +162,12 @@ pub fn converse(client: &mut HostileClient) {
     let accept = Submission::Accept { listener: socket(0), socket: socket(1) };
     client.operate(0, RIGHT, &accept);
     let from = LEFT + client.random.below(2) as u32;
-    let connect = Submission::Connect { socket: socket(2), local: anywhere, remote: there };
+    let connect = Submission::Connect {
+        socket: socket(2),
+        local: anywhere,
+        remote: there,
+        opening: Opening::default(),
+    };
     client.operate(0, from, &connect);
     let line = client.attachment.memory.daemon_line(2);
     for _ in 0..200 {

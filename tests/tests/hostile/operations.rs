@@ -4,7 +4,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use dmm_proto::layout::Geometry;
 use dmm_proto::mock::Random;
-use dmm_proto::op::{Address, How, Socket, SocketOption, Submission};
+use dmm_proto::op::{Address, How, Opening, Socket, SocketOption, Submission};
 use dmm_proto::ring::Entry;
 
 use crate::ground::{LEFT_ADDRESS, RIGHT_ADDRESS};
@@ -50,8 +50,18 @@ pub fn entry(random: &mut Random, geometry: &Geometry) -> Entry {
 /// An operation, about a slot that may or may not be.
 pub fn operation(random: &mut Random, geometry: &Geometry) -> Submission {
     let socket = socket(random, geometry);
-    match random.below(11) {
-        0 => Submission::Connect { socket, local: address(random), remote: address(random) },
+    match random.below(12) {
+        0 => Submission::Connect {
+            socket,
+            local: address(random),
+            remote: address(random),
+            opening: Opening {
+                max_segment: random.lie() as u16,
+                traffic_class: random.below(256) as u8,
+                hop_limit: random.below(256) as u8,
+                fast_open: random.below(2) == 0,
+            },
+        },
         1 => Submission::Listen { socket, local: address(random), backlog: random.lie() as u32 },
         2 => Submission::Accept { listener: socket, socket: self::socket(random, geometry) },
         3 => Submission::Bind { socket, local: address(random) },
@@ -66,10 +76,11 @@ pub fn operation(random: &mut Random, geometry: &Geometry) -> Submission {
             Submission::Shutdown { socket, how }
         }
         8 => {
-            let option = SocketOption::ALL[random.below(5) as usize];
+            let option = SocketOption::ALL[random.below(SocketOption::ALL.len() as u64) as usize];
             Submission::SetOption { socket, option, value: random.lie() as u32 }
         }
         9 => Submission::Close { socket },
+        10 => Submission::Inform { socket },
         _ => Submission::Rehome { socket, context: context(random, geometry) },
     }
 }

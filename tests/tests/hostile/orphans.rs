@@ -1,6 +1,6 @@
 //! What clients close and leave to the daemon counts as well.
 
-use dmm_proto::op::{Completion, Submission};
+use dmm_proto::op::{Completion, Opening, Submission};
 use dmm_tests::deadline::eventually;
 use serde_json::json;
 
@@ -17,6 +17,7 @@ fn close_many(client: &mut Client) {
         socket: socket(0),
         local: at("0.0.0.0", 0),
         remote: at(LEFT_ADDRESS, PEER_PORT),
+        opening: Opening::default(),
     };
     for _ in 0..CLOSED {
         bind(&client.client, 0);

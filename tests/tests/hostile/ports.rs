@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 
 use dmm_proto::mock::HostileClient;
-use dmm_proto::op::{Address, Completion, Submission};
+use dmm_proto::op::{Address, Completion, Opening, Submission};
 use dmm_proto::ring::Consumer;
 use dmm_tests::deadline::eventually;
 use nix::errno::Errno;
@@ -64,7 +64,12 @@ impl Client {
 
     fn connect_from(&mut self, port: u16) -> (u32, u32) {
         let (local, remote) = (at(RIGHT_ADDRESS, port), at(LEFT_ADDRESS, PEER_PORT));
-        self.open(RIGHT, |slot| Submission::Connect { socket: socket(slot), local, remote })
+        self.open(RIGHT, |slot| Submission::Connect {
+            socket: socket(slot),
+            local,
+            remote,
+            opening: Opening::default(),
+        })
     }
 }
 

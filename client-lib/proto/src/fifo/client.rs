@@ -345,6 +345,12 @@ impl TxWriter {
         if claim::state(word) == claim::REVOKED { 0 } else { self.look(wanted) }
     }
 
+    /// Bytes written, ever.
+    #[must_use]
+    pub const fn tail(&self) -> u64 {
+        self.tail
+    }
+
     /// Bytes written that the daemon is not done with (`SIOCOUTQ`).
     #[must_use]
     pub fn queued(&self) -> u64 {

@@ -348,6 +348,12 @@ impl TxFifo {
         looked
     }
 
+    /// Bytes done with, ever.
+    #[must_use]
+    pub const fn head(&self) -> u64 {
+        self.head
+    }
+
     /// Bytes written but not done with.
     #[must_use]
     pub const fn queued(&self) -> u64 {

@@ -31,7 +31,7 @@ use dmm_proto::layout::Geometry;
 use dmm_proto::lease::{Heir, ProcessId};
 use dmm_proto::message::send;
 use dmm_proto::mock::{self, FakeDaemon, FakeSession, Random};
-use dmm_proto::op::{Completion, Socket, SocketOption, Submission};
+use dmm_proto::op::{Completion, Opening, Socket, SocketOption, Submission};
 use dmm_proto::pair::{PairGeometry, PairMessage, PairRx, PairTx, open};
 use dmm_proto::rehome::Outbox;
 use dmm_proto::request::{Reply, Request, SocketKind};

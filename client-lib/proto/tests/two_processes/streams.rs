@@ -73,7 +73,12 @@ pub fn client(path: &Path) {
     parts.client.reset();
     let (mut reader, mut writer) = (RxReader::new(&parts), TxWriter::new(&parts));
     let any = "0.0.0.0:0".parse::<std::net::SocketAddr>().unwrap().into();
-    client.submit(&Submission::Connect { socket: SOCKET, local: any, remote: any });
+    client.submit(&Submission::Connect {
+        socket: SOCKET,
+        local: any,
+        remote: any,
+        opening: Opening::default(),
+    });
     assert_eq!(client.wait(), Completion::Connected { socket: SOCKET, errno: 0, local: None });
     let (mut sent, mut received, mut random) = (0, 0, Random::new(1));
     let mut buffer = vec![0; 100_000];

@@ -145,6 +145,10 @@ impl World {
                 }
             }
             Submission::Rehome { .. } => {}
+            Submission::Inform { .. } => {
+                let (errno, words) = (Errno::EOPNOTSUPP as u32, Default::default());
+                self.complete(key, Completion::Info { socket, errno, part: 0, words });
+            }
             Submission::Shutdown { how, .. } => self.shutdown(key, how),
             Submission::SetOption { option, value, .. } => self.set_option(key, option, value),
             Submission::Close { .. } => self.close(key),

@@ -216,11 +216,21 @@ pub struct Features {
     pub prr: bool,
     /// Whether a timeout was needed (RFC 5682). Default: true.
     pub frto: bool,
+    /// Segments become shorter where long ones never arrive (RFC 4821). Default: true.
+    pub black_holes: bool,
 }
 
 impl Default for Features {
     fn default() -> Self {
-        Self { sack: true, timestamps: true, paws: true, rack: true, prr: true, frto: true }
+        Self {
+            sack: true,
+            timestamps: true,
+            paws: true,
+            rack: true,
+            prr: true,
+            frto: true,
+            black_holes: true,
+        }
     }
 }
 

@@ -18,7 +18,7 @@ use super::tcp::{Burst, GivingUp, write_segment};
 use crate::ip::Sent;
 use crate::ip::fragment::Packet;
 use crate::ip::neighbours::Purpose;
-use crate::ip::packet::{self, HOP_LIMIT, Headers, UDP_BYTES, headers_bytes};
+use crate::ip::packet::{self, HOP_LIMIT, Headers, UDP_BYTES, ecn, headers_bytes};
 use crate::sockets::Owner;
 use crate::sockets::datagram::Datagram;
 use crate::sockets::slots::{Slot, SlotIndex};
@@ -133,7 +133,9 @@ impl NativeStack {
             };
             let segment = connection.compose(now, &next)?;
             let len = headers_bytes(to) + segment.len() + next.len();
-            let (hop_limit, class) = (connection.options.hop_limit, connection.options.class);
+            // RFC 3168 section 6.1.2: the lower two bits of a connection's class are the stack's.
+            let class = connection.options.class & !ecn::MASK;
+            let hop_limit = connection.options.hop_limit;
             let written = self.link.put(tx, (opened, len), |frame, macs| {
                 write_segment(
                     &segment,

@@ -45,6 +45,8 @@ pub enum End {
 pub struct Seen {
     /// How a connection attempt ended.
     pub connected: Option<Result<(), Errno>>,
+    /// Its SYN waits for what is written.
+    pub deferred: bool,
     /// Both ends of an accepted connection, the local one first.
     pub accepted: Option<(SocketAddr, SocketAddr)>,
     /// How often new bytes were announced.
@@ -370,6 +372,7 @@ impl Side {
         let seen = self.seen.entry(socket).or_default();
         match event {
             Event::Connected { result, .. } => seen.connected = Some(result),
+            Event::Deferred { .. } => seen.deferred = true,
             Event::Accepted { local, peer, .. } => {
                 seen.accepted = Some((local, peer));
             }

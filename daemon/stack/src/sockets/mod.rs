@@ -117,6 +117,11 @@ pub(crate) trait Connection {
     /// Ends it with a reset, and touches its FIFOs never again.
     fn disown(&mut self);
 
+    /// Whether its SYN waits for what its owner writes first.
+    fn is_deferred(&self) -> bool {
+        false
+    }
+
     /// How long its handshake has taken so far; nothing of one that is complete.
     fn opening_for(&self, now: Instant) -> Option<Duration>;
 

@@ -5,7 +5,8 @@
 
 use std::time::Duration;
 
-use dmm_proto::op::{CongestionControl, SocketOption};
+use dmm_proto::congestion::CongestionControl;
+use dmm_proto::op::SocketOption;
 use nix::errno::Errno;
 
 use crate::config::TcpConfig;
@@ -66,11 +67,9 @@ impl Options {
                 Ok(bytes @ 88..=32_767) => self.max_segment = Some(bytes),
                 _ => return Err(Errno::EINVAL),
             },
-            // RFC 3168 section 6.1.2: the lower two bits are the stack's.
-            SocketOption::TrafficClass => match u8::try_from(value) {
-                Ok(class) => self.class = class & !0x03,
-                Err(_) => return Err(Errno::EINVAL),
-            },
+            SocketOption::TrafficClass => {
+                self.class = u8::try_from(value).map_err(|_| Errno::EINVAL)?;
+            }
             // They say something of the moment, which a listener cannot pass on.
             SocketOption::Cork | SocketOption::RecordEnd => {}
             SocketOption::KeepAlive => {

@@ -178,7 +178,13 @@ impl<C: Connection> Sockets<C> {
     ) -> Result<(), Errno> {
         let index = self.index(socket)?;
         match self.slots.get_mut(index) {
-            Some(Slot::Connection(connection)) => connection.set_option(option, value)?,
+            Some(Slot::Connection(connection)) => {
+                let waited = connection.is_deferred();
+                connection.set_option(option, value)?;
+                if connection.is_deferred() && !waited {
+                    self.events.push(Event::Deferred { socket });
+                }
+            }
             Some(Slot::Listener(listener)) => listener.options.set(option, value)?,
             Some(Slot::Datagram(datagram)) => datagram.options.set(option, value)?,
             None => return Err(Errno::EBADF),

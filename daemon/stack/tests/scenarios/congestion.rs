@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use dmm_port::wire::WireConfig;
-use dmm_proto::op::{CongestionControl, SocketOption};
+use dmm_proto::congestion::CongestionControl;
+use dmm_proto::op::SocketOption;
 use dmm_stack::config::{Congestion, Ecn};
 use dmm_stack::pair::{Client, End, Pair, Quota, config};
 use dmm_stack::{Request, SocketId};

@@ -62,6 +62,37 @@ fn a_request_is_answered_within_one_round_trip() {
 }
 
 #[test]
+fn a_syn_waits_for_what_its_owner_writes() {
+    let (mut pair, quota, number) = world(&clean(), 4);
+    let mut server = pair.credit(End::Right, &quota, 0, number.into());
+    let connect = |pair: &mut Pair, number: u16| {
+        let ends = (left(2000 + number), right(80));
+        let client = pair.connect(End::Left, &quota, number.into(), ends);
+        let (socket, option) = (client.socket, SocketOption::FastOpen);
+        pair.submit(End::Left, Request::SetOption { socket, option, value: 1 });
+        client
+    };
+    let (mut client, other) = (connect(&mut pair, number), connect(&mut pair, number + 1));
+    let counted = |pair: &mut Pair| pair.counter(End::Left, "tx.tcp_segments");
+    let before = counted(&mut pair);
+    // Longer than a peer is waited for.
+    pair.run(secs(600));
+    assert!(pair.of(&client).deferred && pair.of(&other).deferred);
+    assert_eq!((pair.of(&client).connected, counted(&mut pair)), (None, before));
+    // What was never begun needs no end.
+    close(&mut pair, &[&other]);
+    assert_eq!(counted(&mut pair), before);
+    assert_eq!(client.writer.write(&[b"at last"], false), 7, "the room was kept");
+    pair.submit(End::Left, Request::Send { socket: client.socket });
+    let mut bytes = [0; 64];
+    pair.expect(secs(1), "the request", |_| server.reader.read(&mut bytes) == 7);
+    assert_eq!(&bytes[..7], b"at last");
+    pair.expect(secs(1), "the handshake", |pair| pair.of(&client).connected == Some(Ok(())));
+    assert_eq!(pair.counter(End::Right, "tcp.fast_open_taken"), 1);
+    pair.clean_up(&[&client, &server], &[(End::Right, 0)], &[&quota]);
+}
+
+#[test]
 fn every_byte_arrives_whatever_is_lost() {
     let mut fast = 0;
     for seed in 0..40 {

@@ -25,6 +25,8 @@ pub(super) enum Fast {
     Possible(Known),
     /// Our SYN asks for a cookie.
     Asks,
+    /// Our SYN waits for what its owner writes first.
+    Waits(Known),
     /// Our SYN brings a cookie, and what was written.
     Carries(Known),
     /// Our answer brings a cookie.
@@ -56,12 +58,32 @@ impl Connection {
         if self.state != State::SynSent || self.sender.next > 0 {
             return;
         }
-        let Fast::Possible(known) = self.fast else {
-            self.fast = Fast::Asks;
-            return;
-        };
-        self.fast = Fast::Carries(known);
-        self.sender.open_with(u64::from(syn_room(self.mss, known.mss)));
+        match self.fast {
+            Fast::Off => self.fast = Fast::Asks,
+            Fast::Possible(known) => {
+                self.fast = Fast::Waits(known);
+                self.sender.open_with(u64::from(syn_room(self.mss, known.mss)));
+            }
+            _ => {}
+        }
+    }
+
+    /// Whether our SYN waits for its owner.
+    pub(super) const fn waits_for_owner(&self) -> bool {
+        matches!((self.state, self.fast), (State::SynSent, Fast::Waits(_)))
+    }
+
+    /// Our SYN waits no longer.
+    pub(super) const fn go_fast(&mut self) {
+        if let Fast::Waits(known) = self.fast {
+            self.fast = Fast::Carries(known);
+        }
+    }
+
+    /// Whether our SYN, which was to wait, has not been sent.
+    pub(super) const fn is_held(&self) -> bool {
+        let held = matches!(self.fast, Fast::Waits(_) | Fast::Carries(_));
+        held && matches!(self.state, State::SynSent) && self.sender.next == 0
     }
 
     /// Whether the answer to our SYN is to be remembered.
@@ -107,7 +129,7 @@ impl Connection {
             Fast::Asks => Some(Cookie::REQUEST),
             Fast::Carries(known) => Some(known.cookie),
             Fast::Offers(cookie) => Some(cookie),
-            Fast::Off | Fast::Possible(_) | Fast::Taken => None,
+            Fast::Off | Fast::Possible(_) | Fast::Waits(_) | Fast::Taken => None,
         }
     }
 }

@@ -477,6 +477,8 @@ impl Connection {
         }
         let at = match self.owner {
             Owner::Backlog(_) if self.is_opening() => self.opened_at + HALF_OPEN_LIFE,
+            // Its owner takes its time, not the peer.
+            _ if self.is_held() => return None,
             _ if self.is_opening() => self.opened_at + patience,
             Owner::Orphan(_) | Owner::Nobody => self.progress_at + patience,
             _ => match (self.busy_since, self.options.keep_alive) {

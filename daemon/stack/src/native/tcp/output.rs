@@ -75,7 +75,7 @@ impl Connection {
         if self.reset_due {
             return Some(Next::Reset);
         }
-        if self.state == State::Closed {
+        if self.state == State::Closed || self.waits_for_owner() {
             return None;
         }
         if let Some((position, marked)) = self.ecn.next_turn() {
@@ -201,6 +201,9 @@ impl Connection {
             Next::WindowProbe => self.sender.asked_for_window(now),
             Next::Acknowledgement => {}
             Next::Piece(piece) => {
+                if self.is_held() {
+                    self.opened_at = now;
+                }
                 self.sender.sent(now, piece);
                 self.ecn.reduced &= !next.is_new();
                 if piece.fin {

@@ -43,6 +43,7 @@ impl sockets::Connection for Connection {
     }
 
     fn send(&mut self) {
+        self.go_fast();
         self.room.hungry = true;
         if let Some(fifo) = &mut self.sender.fifo {
             // A breach is found again, and told, when the socket is served.
@@ -55,6 +56,7 @@ impl sockets::Connection for Connection {
     }
 
     fn shut_down(&mut self, how: How) {
+        self.go_fast();
         // As on Linux, what comes can still be read.
         self.sender.finishing |= how != How::Read;
     }
@@ -126,8 +128,13 @@ impl sockets::Connection for Connection {
         opens.then(|| now.since(self.opened_at))
     }
 
+    fn is_deferred(&self) -> bool {
+        self.waits_for_owner()
+    }
+
     fn trim(&mut self) -> Result<(), Breach> {
-        if std::mem::take(&mut self.active) {
+        // The room was promised.
+        if self.waits_for_owner() || std::mem::take(&mut self.active) {
             return Ok(());
         }
         self.receiver.trim()?;

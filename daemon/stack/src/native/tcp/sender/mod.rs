@@ -317,13 +317,20 @@ impl Sender {
         self.pushed = self.written();
     }
 
-    /// The next `bytes` bytes to be written end a record.
-    pub(super) fn end_record(&mut self, bytes: u32) {
-        let _ = self.refresh();
+    /// A record ends at a position of the FIFO, of which these are the lower bits. What is acknowledged
+    /// already, or does not come behind the last record, is no end.
+    pub(super) fn end_record(&mut self, position: u32) {
+        let Some(fifo) = &self.fifo else { return };
+        let ahead = position.wrapping_sub(fifo.head() as u32);
+        let end = self.base + u64::from(ahead);
+        let last = self.records.back().copied().unwrap_or(self.base);
+        if ahead > i32::MAX as u32 || end <= last {
+            return;
+        }
         if self.records.len() == RECORDS_MAX {
             self.records.pop_front();
         }
-        self.records.push_back(self.written() + u64::from(bytes));
+        self.records.push_back(end);
     }
 
     /// The number of the next segment.
