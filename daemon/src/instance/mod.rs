@@ -19,7 +19,7 @@ pub mod socket;
 pub mod steering;
 mod submit;
 
-use std::collections::HashSet;
+use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -27,7 +27,7 @@ use std::time::Duration;
 use dmm_port::pcap::Way;
 use dmm_port::{BURST, Instant, RxFrame, RxQueue, TxQueue};
 use dmm_proto::Breach;
-use dmm_stack::{Event, Ping, Pong, Stack};
+use dmm_stack::{Event, Ping, Pong, SocketId, Stack};
 use nix::errno::Errno;
 
 use crate::capture::Tap;
@@ -80,7 +80,7 @@ pub struct Instance {
     attachments: Vec<Option<Attachment>>,
     sockets: Sockets,
     /// Ends of connections opened from here, which must stay unique.
-    flows: HashSet<(SocketAddr, SocketAddr)>,
+    flows: HashMap<(SocketAddr, SocketAddr), SocketId>,
     /// Where the next search for a free port begins.
     port_cursor: u16,
     events: Vec<Event>,
@@ -130,7 +130,7 @@ impl Instance {
             bindings,
             counters,
             attachments: Vec::new(),
-            flows: HashSet::new(),
+            flows: HashMap::new(),
             port_cursor: seed as u16,
             events: Vec::with_capacity(4 * BURST),
             dirty: Vec::new(),

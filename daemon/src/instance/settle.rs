@@ -107,7 +107,10 @@ impl Instance {
             return;
         }
         self.release_port(id);
-        if let Some(flow) = self.sockets.remove(id).and_then(|entry| entry.flow) {
+        // Another may have taken its place (RFC 6191).
+        if let Some(flow) = self.sockets.remove(id).and_then(|entry| entry.flow)
+            && self.flows.get(&flow) == Some(&id)
+        {
             self.flows.remove(&flow);
         }
     }

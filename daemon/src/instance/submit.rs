@@ -129,7 +129,7 @@ impl Instance {
         (asked, remote): (SocketAddr, SocketAddr),
         opening: Opening,
     ) -> Result<(), Breach> {
-        let local = match self.connect_from(asked, remote) {
+        let local = match self.connect_from(now, asked, remote) {
             Ok(local) => local,
             Err(errno) => return self.refuse_connect(owner, context, socket, errno),
         };
@@ -160,7 +160,7 @@ impl Instance {
             self.forget(id);
             return self.refuse_connect(owner, context, socket, errno);
         }
-        self.flows.insert((local, remote));
+        self.flows.insert((local, remote), id);
         if let Some(entry) = self.sockets.get_mut(id) {
             entry.flow = Some((local, remote));
         }
@@ -220,7 +220,12 @@ impl Instance {
     }
 
     /// This end of a connection to `remote`: what the client bound, or what the stack chooses.
-    fn connect_from(&mut self, local: SocketAddr, remote: SocketAddr) -> Result<SocketAddr, Errno> {
+    fn connect_from(
+        &mut self,
+        now: Instant,
+        local: SocketAddr,
+        remote: SocketAddr,
+    ) -> Result<SocketAddr, Errno> {
         if remote.port() == 0 || remote.ip().is_multicast() {
             return Err(Errno::ECONNREFUSED);
         }
@@ -236,9 +241,17 @@ impl Instance {
         }
         self.port_cursor = self.port_cursor.wrapping_add(7);
         let shards = (self.config.shard, self.steering.shards);
-        let in_use = |local| self.flows.contains(&(local, remote));
-        let chosen = self.bindings.ephemeral(source, remote, shards, self.port_cursor, in_use);
-        chosen.ok_or(Errno::EADDRNOTAVAIL)
+        let in_use = |local| self.flows.contains_key(&(local, remote));
+        let free = |in_use: &dyn Fn(SocketAddr) -> bool| {
+            self.bindings.ephemeral(source, remote, shards, self.port_cursor, in_use)
+        };
+        free(&in_use)
+            .or_else(|| {
+                // Where all are in use, connections in TIME-WAIT may make way.
+                let makes_way = |local| self.stack.makes_way(now, &Flow { local, remote });
+                free(&|local| in_use(local) && !makes_way(local))
+            })
+            .ok_or(Errno::EADDRNOTAVAIL)
     }
 
     fn is_own(&self, ip: IpAddr) -> bool {

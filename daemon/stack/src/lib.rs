@@ -28,6 +28,7 @@ mod test;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
+use dmm_port::flow::Flow;
 use dmm_port::{Instant, RxFrame, TxBurst};
 use dmm_proto::Breach;
 use dmm_proto::fifo::{RxFifo, TxFifo};
@@ -304,6 +305,11 @@ pub trait Stack: Send {
 
     /// The address to come from when talking to `remote`, or `None` if no route leads there.
     fn source_for(&self, remote: IpAddr) -> Option<IpAddr>;
+
+    /// Whether a connection in TIME-WAIT makes way for a new one with the same ends (RFC 6191).
+    fn makes_way(&self, _now: Instant, _flow: &Flow) -> bool {
+        false
+    }
 
     /// Bytes that a SYN to `remote` may carry (RFC 7413), if its cookie is known.
     fn fast_open_room(&self, _remote: IpAddr) -> Option<u16> {

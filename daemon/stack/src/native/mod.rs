@@ -25,6 +25,7 @@ mod tcp;
 
 use std::net::IpAddr;
 
+use dmm_port::flow::Flow;
 use dmm_port::{Instant, RxFrame, TxBurst};
 use nix::errno::Errno;
 
@@ -99,9 +100,12 @@ impl Stack for NativeStack {
 
     fn submit(&mut self, now: Instant, request: Request) -> Result<(), Errno> {
         let (parameters, peers) = (&self.parameters, &self.fast_open);
-        self.sockets.take(now, request, |socket, flow, fifos, options| {
+        self.sockets.take(now, request, |socket, flow, fifos, options, first| {
             let owner = Owner::Socket(socket);
             let mut connection = Connection::open(now, parameters, owner, flow, fifos, options);
+            if let Some(first) = first {
+                connection.begin_after(first);
+            }
             connection.knows(peers.peer(flow.remote.ip()));
             Ok(connection)
         })
@@ -156,6 +160,10 @@ impl Stack for NativeStack {
 
     fn source_for(&self, remote: IpAddr) -> Option<IpAddr> {
         self.sockets.net.source_for(remote)
+    }
+
+    fn makes_way(&self, now: Instant, flow: &Flow) -> bool {
+        self.sockets.succession(now, flow).is_some()
     }
 
     fn fast_open_room(&self, remote: IpAddr) -> Option<u16> {

@@ -108,7 +108,7 @@ impl Stack for SmoltcpStack {
 
     fn submit(&mut self, now: Instant, request: Request) -> Result<(), Errno> {
         let (link, buffers) = (&mut self.link, &mut self.buffers);
-        let open = |socket, flow, fifos, options| {
+        let open = |socket, flow, fifos, options, _| {
             buffers.open(now, link, Owner::Socket(socket), flow, fifos, options)
         };
         self.sockets.take(now, request, open)

@@ -122,6 +122,12 @@ pub(crate) trait Connection {
         false
     }
 
+    /// The number from which a connection with the same ends may begin that takes its place, if it is in
+    /// TIME-WAIT and one may (RFC 6191).
+    fn succession(&self, _now: Instant) -> Option<u32> {
+        None
+    }
+
     /// How long its handshake has taken so far; nothing of one that is complete.
     fn opening_for(&self, now: Instant) -> Option<Duration>;
 
@@ -195,6 +201,16 @@ impl<C: Connection> Sockets<C> {
     /// The UDP socket for a local end.
     pub(crate) fn datagram_for(&self, local: SocketAddr) -> Option<SlotIndex> {
         self.datagrams.get(&local).or_else(|| self.datagrams.get(&any_address(local))).copied()
+    }
+
+    /// The number from which a new connection may begin in the place of one in TIME-WAIT that nobody has any
+    /// more.
+    pub(crate) fn succession(&self, now: Instant, flow: &Flow) -> Option<u32> {
+        let Slot::Connection(connection) = self.slots.get(self.of_flow(flow)?)? else {
+            return None;
+        };
+        let owned = matches!(connection.owner(), Owner::Socket(_));
+        connection.succession(now).filter(|_| !owned)
     }
 
     /// Whether a connection in TIME-WAIT may make way for a new one: nobody has it any more, who

@@ -20,18 +20,24 @@ use crate::ip::net::is_unicast;
 use crate::{Event, Fifos, Request, SocketId};
 
 impl<C: Connection> Sockets<C> {
-    /// Takes a request. A connection to be opened is made by `open`.
+    /// Takes a request. A connection to be opened is made by `open`, perhaps with the number from which it may
+    /// begin.
     pub(crate) fn take(
         &mut self,
         now: Instant,
         request: Request,
-        open: impl FnOnce(SocketId, Flow, Fifos, Options) -> Result<C, Errno>,
+        open: impl FnOnce(SocketId, Flow, Fifos, Options, Option<u32>) -> Result<C, Errno>,
     ) -> Result<(), Errno> {
         match request {
             Request::Connect { socket, local, remote, fifos } => {
                 let flow = Flow { local, remote };
-                self.check_connect(socket, flow)?;
-                let connection = open(socket, flow, fifos, self.options)?;
+                let before = self.of_flow(&flow).zip(self.succession(now, &flow));
+                self.check_connect(socket, flow, before.is_some())?;
+                let first = before.map(|(_, number)| number);
+                let connection = open(socket, flow, fifos, self.options, first)?;
+                if let Some((index, _)) = before {
+                    self.remove(index);
+                }
                 self.insert(socket, Slot::Connection(Box::new(connection)), |sockets, index| {
                     sockets.flows.insert(flow, index);
                     sockets.slots.mark(index);
@@ -65,7 +71,7 @@ impl<C: Connection> Sockets<C> {
         }
     }
 
-    fn check_connect(&self, socket: SocketId, flow: Flow) -> Result<(), Errno> {
+    fn check_connect(&self, socket: SocketId, flow: Flow, succeeds: bool) -> Result<(), Errno> {
         let Flow { local, remote } = flow;
         self.check_new(socket)?;
         if remote.port() == 0 || remote.ip().is_unspecified() || local.port() == 0 {
@@ -78,7 +84,7 @@ impl<C: Connection> Sockets<C> {
         if !is_unicast(remote.ip()) || self.net.source_for(remote.ip()).is_none() {
             return Err(Errno::ENETUNREACH);
         }
-        if self.flows.contains_key(&flow) { Err(Errno::EADDRINUSE) } else { Ok(()) }
+        if self.flows.contains_key(&flow) && !succeeds { Err(Errno::EADDRINUSE) } else { Ok(()) }
     }
 
     fn insert(

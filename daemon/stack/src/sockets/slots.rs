@@ -106,6 +106,11 @@ impl<C> Slots<C> {
         self.slots[index.0 as usize].as_mut()
     }
 
+    /// The socket there, to look at.
+    pub(crate) fn get(&self, index: SlotIndex) -> Option<&Slot<C>> {
+        self.slots[index.0 as usize].as_ref()
+    }
+
     /// The connection there, if it is one.
     pub(crate) fn connection(&mut self, index: SlotIndex) -> Option<&mut C> {
         match self.get_mut(index) {

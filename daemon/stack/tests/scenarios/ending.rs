@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use dmm_proto::op::{How, SocketOption};
 use dmm_stack::kinds::KINDS;
-use dmm_stack::pair::{End, Pair, Quota};
+use dmm_stack::pair::{End, Pair, Quota, config};
 use dmm_stack::{Request, SocketId};
 use nix::errno::Errno;
 
@@ -289,4 +289,62 @@ fn an_id_and_a_port_can_be_used_again() {
         }
         pair.clean_up(&[], &[(End::Right, 0)], &[&quota]);
     }
+}
+
+/// RFC 6191: the end that closed first may open the same connection again after a second, if both ends have
+/// timestamps, and the new one begins beyond all that was sent before.
+#[test]
+fn time_wait_makes_way_for_the_same_connection() {
+    let mut pair = Pair::new("native", &clean());
+    let quota = Quota::new(64);
+    let (mut client, mut server) = pair.joined([&quota, &quota], V4);
+    // So fast that the numbers are ahead of the clock that they begin from.
+    pair.exchange(secs(10), &mut client, &mut server, (20 << 20, 0));
+    pair.keep_frames(End::Left);
+    pair.close(&client);
+    pair.expect(secs(5), "the end of the stream", |pair| pair.of(&server).ended);
+    pair.close(&server);
+    pair.expect(secs(5), "the other end's", |pair| pair.of(&server).gone);
+    let last = sequence(pair.take_frames(End::Left).last().expect("it sent its last"));
+    let flow = (left(50_000), right(80));
+    let (fifos, _) = quota.open(End::Left, SocketId(2), 1 << 16);
+    let early = Request::Connect { socket: SocketId(2), local: flow.0, remote: flow.1, fifos };
+    assert_eq!(pair.try_submit(End::Left, early), Err(Errno::EADDRINUSE));
+    assert!(!pair.of(&client).gone, "it waits");
+    pair.run(secs(2));
+    let again = pair.connect(End::Left, &quota, 2, flow);
+    let other = pair.credit(End::Right, &quota, 0, 2);
+    pair.expect(secs(5), "the handshake", |pair| {
+        pair.of(&again).connected == Some(Ok(())) && pair.of(&other).accepted.is_some()
+    });
+    let first = sequence(&pair.take_frames(End::Left)[0]);
+    assert!(first.wrapping_sub(last) > 65_535 && first.wrapping_sub(last) < 1 << 31);
+    assert!(pair.of(&client).gone, "it made way");
+    pair.clean_up(&[&again, &other], &[(End::Right, 0)], &[&quota]);
+}
+
+/// The sequence number of a segment over IPv4.
+fn sequence(frame: &[u8]) -> u32 {
+    u32::from_be_bytes(frame[38..42].try_into().expect("four bytes"))
+}
+
+/// Without timestamps nothing tells old segments from new ones.
+#[test]
+fn time_wait_without_timestamps_lasts() {
+    let [mut one, other] = [config(1), config(2)];
+    one.tcp.features.stamps = false;
+    let mut pair = Pair::with("native", &clean(), &one, &other);
+    let quota = Quota::new(64);
+    let (client, server) = pair.joined([&quota, &quota], V4);
+    pair.close(&client);
+    pair.expect(secs(5), "the end of the stream", |pair| pair.of(&server).ended);
+    pair.close(&server);
+    pair.run(secs(5));
+    let (fifos, _) = quota.open(End::Left, SocketId(2), 1 << 16);
+    let (local, remote) = (left(50_000), right(80));
+    let early = Request::Connect { socket: SocketId(2), local, remote, fifos };
+    assert_eq!(pair.try_submit(End::Left, early), Err(Errno::EADDRINUSE));
+    pair.run(secs(6));
+    let again = pair.connect(End::Left, &quota, 2, (local, remote));
+    pair.expect(secs(5), "the handshake", |pair| pair.of(&again).connected == Some(Ok(())));
 }

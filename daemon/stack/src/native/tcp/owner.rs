@@ -10,12 +10,24 @@ use dmm_proto::op::{How, SocketOption};
 use nix::errno::Errno;
 
 use super::sender::Cork;
-use super::{Connection, State};
+use super::{Connection, State, TIME_WAIT};
 use crate::native::congestion::Algorithm;
 use crate::sockets::{self, Owner, Rest};
 use crate::{Fifos, SocketReport};
 
+/// After so long in TIME-WAIT a connection makes way for one of ours with the same ends: as on Linux
+/// (`tcp_tw_reuse`), a tick of the slowest clock that RFC 7323 section 5.4 allows.
+const SUCCESSION_AFTER: Duration = Duration::from_secs(1);
+
 impl Connection {
+    /// Takes the place of a connection with the same ends: its own number is beyond `first`.
+    pub(in super::super) fn begin_after(&mut self, first: u32) {
+        let initial = self.sender.initial;
+        if initial.wrapping_sub(first).cast_signed() < 0 {
+            self.sender.initial = first;
+        }
+    }
+
     /// Ends the connection, with a reset if the peer knows of it (RFC 9293 section 3.10.5).
     pub(super) fn break_off(&mut self) {
         let known = !matches!(self.state, State::SynSent | State::TimeWait | State::Closed);
@@ -120,6 +132,15 @@ impl sockets::Connection for Connection {
     fn disown(&mut self) {
         self.receiver.fifo = None;
         self.break_off();
+    }
+
+    fn succession(&self, now: Instant) -> Option<u32> {
+        // RFC 6191 section 2: by timestamps, which must have moved on.
+        let waited = TIME_WAIT.saturating_sub(self.over_at?.since(now));
+        let safe = self.stamps.on && waited >= SUCCESSION_AFTER;
+        // As on Linux: beyond all that an old segment could hold.
+        let beyond = self.sender.number(self.sender.next).wrapping_add(u32::from(u16::MAX) + 2);
+        (self.state == State::TimeWait && safe).then_some(beyond)
     }
 
     fn opening_for(&self, now: Instant) -> Option<Duration> {
