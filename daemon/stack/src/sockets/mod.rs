@@ -22,6 +22,7 @@ mod requests;
 pub(crate) mod room;
 pub(crate) mod slots;
 pub(crate) mod udp;
+mod wheel;
 
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};

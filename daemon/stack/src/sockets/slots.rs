@@ -11,16 +11,17 @@
 //! ```
 #![forbid(unsafe_code)]
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::VecDeque;
 
 use dmm_port::Instant;
 
 use crate::SocketId;
 use crate::sockets::datagram::Datagram;
 use crate::sockets::listener::Listener;
+use crate::sockets::wheel::Wheel;
 
 /// Where a socket stands in the table.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct SlotIndex(u32);
 
 /// A socket of any sort. `C` is the kind's connection.
@@ -51,10 +52,8 @@ pub(crate) struct Slots<C> {
     free: Vec<SlotIndex>,
     /// For each slot, whether it is in `dirty`.
     queued: Vec<bool>,
-    /// For each slot, its time in `timers`.
-    wakes: Vec<Option<Instant>>,
     dirty: VecDeque<SlotIndex>,
-    timers: BTreeSet<(Instant, SlotIndex)>,
+    timers: Wheel,
     ids: Vec<Place>,
     most: usize,
 }
@@ -66,9 +65,8 @@ impl<C> Slots<C> {
             slots: Vec::new(),
             free: Vec::new(),
             queued: Vec::new(),
-            wakes: Vec::new(),
             dirty: VecDeque::new(),
-            timers: BTreeSet::new(),
+            timers: Wheel::new(),
             ids: Vec::new(),
             most: most as usize,
         }
@@ -89,14 +87,13 @@ impl<C> Slots<C> {
         let index = SlotIndex(u32::try_from(self.slots.len()).expect("most was a u32"));
         self.slots.push(Some(slot));
         self.queued.push(false);
-        self.wakes.push(None);
         index
     }
 
     /// Takes a socket out of the table.
     pub(crate) fn remove(&mut self, index: SlotIndex) -> Option<Slot<C>> {
         let slot = self.slots[index.0 as usize].take()?;
-        self.forget_wake(index);
+        self.timers.unset(index.0);
         self.free.push(index);
         Some(slot)
     }
@@ -198,36 +195,23 @@ impl<C> Slots<C> {
     /// served too soon says anew when.
     pub(crate) fn wake_at(&mut self, index: SlotIndex, wake: Option<Instant>) {
         let Some(wake) = wake else { return };
-        let at = &mut self.wakes[index.0 as usize];
-        if at.is_some_and(|before| before <= wake) {
-            return;
-        }
-        if let Some(before) = at.replace(wake) {
-            self.timers.remove(&(before, index));
-        }
-        self.timers.insert((wake, index));
-    }
-
-    fn forget_wake(&mut self, index: SlotIndex) {
-        if let Some(at) = self.wakes[index.0 as usize].take() {
-            self.timers.remove(&(at, index));
+        if self.timers.get(index.0).is_none_or(|before| wake < before) {
+            self.timers.set(index.0, wake);
         }
     }
 
-    /// The earliest time at which a socket is to be served.
-    pub(crate) fn next_wake(&self) -> Option<Instant> {
-        self.timers.first().map(|(wake, _)| *wake)
+    /// The earliest time at which a socket is to be served, or one a little before it.
+    pub(crate) fn next_wake(&mut self) -> Option<Instant> {
+        self.timers.earliest()
     }
 
     /// Marks up to `count` sockets whose time has come.
     pub(crate) fn expire(&mut self, now: Instant, count: usize) {
-        for _ in 0..count {
-            let Some(&(wake, index)) = self.timers.first() else { return };
-            if wake > now {
-                return;
+        let Self { timers, queued, dirty, .. } = self;
+        timers.expire(now, count, |index| {
+            if !std::mem::replace(&mut queued[index as usize], true) {
+                dirty.push_back(SlotIndex(index));
             }
-            self.forget_wake(index);
-            self.mark(index);
-        }
+        });
     }
 }
