@@ -1,8 +1,10 @@
 //! Algorithms of congestion control, by number and name.
 #![forbid(unsafe_code)]
 
+use serde::{Deserialize, Serialize};
+
 /// Algorithms that a socket may ask for, as far as its stack has them.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[repr(u8)]
 pub enum CongestionControl {
     /// RFC 5681 and RFC 6582.

@@ -10,6 +10,7 @@
 mod parse;
 mod rss;
 
+use serde::{Deserialize, Serialize};
 use std::hash::{Hash, Hasher};
 use std::net::{IpAddr, SocketAddr};
 
@@ -21,7 +22,7 @@ pub use rss::{
 /// The two ends of a TCP or UDP exchange, as the receiver of a frame sees them.
 ///
 /// Both ends are of one address family; `parse` makes no others.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Flow {
     /// The receiver's end: the frame's destination.
     pub local: SocketAddr,

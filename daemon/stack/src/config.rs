@@ -1,6 +1,7 @@
 //! What a stack is made from: a checked, complete description without defaults.
 #![forbid(unsafe_code)]
 
+use serde::{Deserialize, Serialize};
 use std::net::IpAddr;
 
 use dmm_proto::congestion::CongestionControl;
@@ -83,7 +84,7 @@ pub struct TcpConfig {
 }
 
 /// Explicit congestion notification (RFC 3168), of the kind `native`.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Ecn {
     /// None.
     Off,
@@ -95,7 +96,7 @@ pub enum Ecn {
 }
 
 /// Parts of TCP that can be left out, of the kind `native`: to see what they are good for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[allow(clippy::struct_excessive_bools, reason = "each stands for a standard of its own")]
 pub struct Features {
     /// Selective acknowledgements (RFC 2018).

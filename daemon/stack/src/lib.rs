@@ -51,6 +51,15 @@ pub struct Fifos {
     pub tx: TxFifo,
 }
 
+/// A connection that was taken out of a stack, to go on in another one of the same kind.
+pub struct Saved {
+    /// What the stack knew of it, in a form of its own. It is to be trusted: whoever can write it can
+    /// forge the connection's segments.
+    pub state: Vec<u8>,
+    /// The ends of its FIFOs, which the stack had.
+    pub fifos: Box<Fifos>,
+}
+
 /// What is asked of a stack. Arguments were checked: ids are in the state that the request needs,
 /// and addresses are of a family.
 pub enum Request {
@@ -319,6 +328,28 @@ pub trait Stack: Send {
     /// What a TCP connection knows of itself, if this kind tells.
     fn tcp_info(&mut self, _now: Instant, _socket: SocketId) -> Option<TcpInfo> {
         None
+    }
+
+    /// Takes an established connection out of the stack: for its peer and its client nothing happens. `None`
+    /// if there is none, or this kind cannot.
+    fn save(&mut self, _socket: SocketId) -> Option<Saved> {
+        None
+    }
+
+    /// Puts a connection that was saved into the stack, under an id that is free. Times in it are of the clock
+    /// that `now` is of.
+    ///
+    /// # Errors
+    /// With what was to be restored: `EINVAL` if the state is unsound or the id in use, `EADDRINUSE` if there
+    /// is a connection with these ends, `EADDRNOTAVAIL` if the stack does not have its address, `EOPNOTSUPP`
+    /// if this kind cannot.
+    fn restore(
+        &mut self,
+        _now: Instant,
+        _socket: SocketId,
+        saved: Saved,
+    ) -> Result<(), (Errno, Saved)> {
+        Err((Errno::EOPNOTSUPP, saved))
     }
 
     /// Shows each named counter: drops by reason, segments, retransmissions.

@@ -4,6 +4,7 @@
 //! take a cookie for anybody but whom it was made for, or keep more of others' than its bound.
 #![forbid(unsafe_code)]
 
+use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, VecDeque};
 use std::hash::Hasher;
 use std::net::IpAddr;
@@ -18,7 +19,7 @@ use crate::config::StackConfig;
 const PEERS_MAX: usize = 1024;
 
 /// What a peer's last answer said.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Known {
     /// Its cookie.
     pub(super) cookie: Cookie,

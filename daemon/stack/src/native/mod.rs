@@ -37,7 +37,7 @@ use crate::ip::reassembly::Reassembler;
 use crate::kinds::BuildError;
 use crate::sockets::slots::Place;
 use crate::sockets::{Owner, Sockets};
-use crate::{Event, Ping, Request, SocketId, SocketReport, Stack, TcpInfo};
+use crate::{Event, Ping, Request, Saved, SocketId, SocketReport, Stack, TcpInfo};
 use counters::Counters;
 pub(crate) use counters::MEANINGS;
 use fast_open::FastOpen;
@@ -174,6 +174,31 @@ impl Stack for NativeStack {
         match self.sockets.slots.place(socket) {
             Place::Slot(index) => self.sockets.slots.connection(index).map(|c| c.info(now)),
             Place::Credit(_) | Place::Free => None,
+        }
+    }
+
+    fn save(&mut self, socket: SocketId) -> Option<Saved> {
+        let Place::Slot(index) = self.sockets.slots.place(socket) else { return None };
+        self.sockets.slots.connection(index).filter(|connection| connection.is_saveable())?;
+        self.sockets.take_out(socket, index)?.save()
+    }
+
+    fn restore(
+        &mut self,
+        now: Instant,
+        socket: SocketId,
+        saved: Saved,
+    ) -> Result<(), (Errno, Saved)> {
+        let Saved { state, fifos } = saved;
+        let sockets = &mut self.sockets;
+        let restored = Connection::restore(now, socket, &state)
+            .and_then(|connection| sockets.put_in(socket, connection));
+        match restored {
+            Ok(connection) => {
+                connection.resume(*fifos);
+                Ok(())
+            }
+            Err(errno) => Err((errno, Saved { state, fifos })),
         }
     }
 

@@ -4,6 +4,8 @@
 //! what stands behind a broken option.
 #![forbid(unsafe_code)]
 
+use serde::{Deserialize, Serialize};
+
 /// Bytes of a header without options.
 pub(super) const HEADER_BYTES: usize = 20;
 /// Bytes of a header at most: its length is counted in 15 words of four.
@@ -59,7 +61,7 @@ const COOKIE_BYTES: std::ops::RangeInclusive<usize> = 4..=16;
 const FAST_OPEN_MAGIC: [u8; 2] = [0xf9, 0x89];
 
 /// The Fast Open option: a cookie, or without bytes the request for one (RFC 7413 section 4.1.1).
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Cookie {
     bytes: [u8; *COOKIE_BYTES.end()],
     len: u8,

@@ -173,6 +173,23 @@ impl Pair {
         &mut *self.side(end).stack
     }
 
+    /// Replaces the stack of one end, and moves connections to the new one.
+    ///
+    /// # Panics
+    /// If one of them cannot be moved.
+    pub fn replace(&mut self, end: End, mut stack: Box<dyn Stack>, sockets: &[SocketId]) {
+        let now = self.now;
+        for socket in sockets {
+            let Some(saved) = self.side(end).stack.save(*socket) else {
+                self.fail(&format!("{socket:?} cannot be saved"))
+            };
+            if let Err((errno, _)) = stack.restore(now, *socket, saved) {
+                self.fail(&format!("{socket:?} cannot be restored: {errno}"));
+            }
+        }
+        self.side(end).stack = stack;
+    }
+
     /// The wire as one end sees it.
     #[must_use]
     pub const fn port(&self, end: End) -> &WirePort {

@@ -5,6 +5,7 @@
 //! keep a worker awake.
 #![forbid(unsafe_code)]
 
+use serde::{Deserialize, Serialize};
 use std::time::Duration;
 
 use dmm_port::Instant;
@@ -15,7 +16,7 @@ const WAIT_MIN: Duration = Duration::from_millis(10);
 const WAIT_MAX: Duration = Duration::from_millis(640);
 
 /// A socket's waits, each twice as long as the one before.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 pub(crate) struct Backoff {
     wait: Duration,
     at: Option<Instant>,

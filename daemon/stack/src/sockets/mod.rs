@@ -424,6 +424,34 @@ impl<C: Connection> Sockets<C> {
         Some(connection)
     }
 
+    /// Takes a connection out, of which nobody is told.
+    pub(crate) fn take_out(&mut self, socket: SocketId, index: SlotIndex) -> Option<Box<C>> {
+        let Some(Slot::Connection(connection)) = self.slots.remove(index) else { return None };
+        self.flows.remove(&connection.flow());
+        self.waiting.retain(|waiting| *waiting != index);
+        self.slots.assign(socket, Place::Free);
+        Some(connection)
+    }
+
+    /// Puts a connection in that was taken out elsewhere.
+    pub(crate) fn put_in(&mut self, socket: SocketId, connection: C) -> Result<&mut C, Errno> {
+        let flow = connection.flow();
+        if !self.slots.is_free(socket) || !self.slots.has_room() {
+            return Err(Errno::EINVAL);
+        }
+        if !self.net.is_own(flow.local.ip()) {
+            return Err(Errno::EADDRNOTAVAIL);
+        }
+        if self.flows.contains_key(&flow) {
+            return Err(Errno::EADDRINUSE);
+        }
+        let index = self.slots.insert(Slot::Connection(Box::new(connection)));
+        self.slots.assign(socket, Place::Slot(index));
+        self.flows.insert(flow, index);
+        self.slots.mark(index);
+        self.slots.connection(index).ok_or(Errno::EINVAL)
+    }
+
     /// Removes a connection that died before anybody took it.
     pub(crate) fn discard(&mut self, index: SlotIndex) -> Option<Box<C>> {
         self.leave_backlog(index);

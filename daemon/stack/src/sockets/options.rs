@@ -3,6 +3,7 @@
 //! Owns: the meaning of each [`SocketOption`]. Must never: accept a value that a kind would panic on.
 #![forbid(unsafe_code)]
 
+use serde::{Deserialize, Serialize};
 use std::time::Duration;
 
 use dmm_proto::congestion::CongestionControl;
@@ -12,7 +13,7 @@ use nix::errno::Errno;
 use crate::config::TcpConfig;
 
 /// The options of a socket.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 pub(crate) struct Options {
     /// Whether short segments do not wait for acknowledgements (`TCP_NODELAY`).
     pub(crate) no_delay: bool,

@@ -6,9 +6,10 @@
 
 use dmm_proto::Breach;
 use dmm_proto::fifo::TxFifo;
+use serde::{Deserialize, Serialize};
 
 /// What a writer is known to want.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
 pub(crate) struct Room {
     /// It asked for room, or is owed some that its quota did not allow.
     pub(crate) hungry: bool,

@@ -8,6 +8,7 @@ mod ending;
 mod fast_open;
 mod forged;
 mod fragments;
+mod handover;
 mod hostile;
 mod icmp;
 mod memory;

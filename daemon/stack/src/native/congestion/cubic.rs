@@ -1,6 +1,7 @@
 //! CUBIC (RFC 9438), with HyStart++ (RFC 9406) in its first slow start.
 #![forbid(unsafe_code)]
 
+use serde::{Deserialize, Serialize};
 use std::time::Duration;
 
 use dmm_port::Instant;
@@ -14,7 +15,7 @@ const C: f64 = 0.4;
 const BETA: f64 = 0.7;
 
 /// The state of CUBIC, in segments and seconds.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub(in super::super) struct Cubic {
     /// The window before the last reduction, or a little less if windows shrink from loss to loss.
     w_max: f64,
@@ -28,7 +29,7 @@ pub(in super::super) struct Cubic {
     had_loss: bool,
 }
 
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 struct Epoch {
     began: Instant,
     /// Seconds until `w_max` is reached again.

@@ -2,6 +2,7 @@
 #![forbid(unsafe_code)]
 
 use dmm_port::Instant;
+use serde::{Deserialize, Serialize};
 
 use super::reno::Reno;
 use super::{Ack, Cause, Control, Sample, Window};
@@ -10,7 +11,7 @@ use super::{Ack, Cause, Control, Sample, Window};
 const GAIN: f64 = 1.0 / 16.0;
 
 /// The state of DCTCP.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub(in super::super) struct Dctcp {
     /// The estimated fraction of bytes that are marked.
     alpha: f64,

@@ -1,6 +1,7 @@
 //! HyStart++ (RFC 9406): slow start that ends when round trips grow, before something is lost.
 #![forbid(unsafe_code)]
 
+use serde::{Deserialize, Serialize};
 use std::time::Duration;
 
 use super::{Ack, Window};
@@ -13,7 +14,7 @@ const GROWTH_DIVISOR: u64 = 4;
 const ROUNDS: u32 = 5;
 
 /// Where slow start is.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub(super) struct HyStart {
     /// The round ends when this is acknowledged.
     round_end: u64,

@@ -12,6 +12,7 @@ mod hystart;
 mod rate;
 mod reno;
 
+use serde::{Deserialize, Serialize};
 use std::time::Duration;
 
 use dmm_port::Instant;
@@ -28,7 +29,7 @@ pub(super) use reno::slow_start;
 use crate::config::Congestion;
 
 /// The window and its threshold, in bytes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Window {
     /// What may be in flight.
     pub(super) size: u64,
@@ -156,7 +157,7 @@ pub(super) trait Control {
 }
 
 /// One of the algorithms, as plain data.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub(super) enum Algorithm {
     /// The peer's window alone.
     None(Unlimited),
@@ -213,7 +214,7 @@ impl Algorithm {
 }
 
 /// No congestion control: for links that lose nothing.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub(super) struct Unlimited;
 
 impl Control for Unlimited {

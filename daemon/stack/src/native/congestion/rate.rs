@@ -10,12 +10,13 @@
 //! ```
 #![forbid(unsafe_code)]
 
+use serde::{Deserialize, Serialize};
 use std::time::Duration;
 
 use dmm_port::Instant;
 
 /// What was known when a segment was sent.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 pub(in super::super) struct Snapshot {
     delivered: u64,
     delivered_at: Instant,
@@ -45,7 +46,7 @@ pub(in super::super) struct Rate {
 }
 
 /// What became of what was sent.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub(in super::super) struct Sampler {
     /// Bytes delivered, and when the last were.
     delivered: u64,

@@ -2,11 +2,12 @@
 #![forbid(unsafe_code)]
 
 use dmm_port::Instant;
+use serde::{Deserialize, Serialize};
 
 use super::{Ack, Cause, Control, Window};
 
 /// `NewReno`: half the window at each loss, a segment more each round trip.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub(in super::super) struct Reno;
 
 impl Control for Reno {

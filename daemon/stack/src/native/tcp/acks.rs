@@ -4,6 +4,7 @@
 //! never: keep a peer waiting for longer than the standard's half second.
 #![forbid(unsafe_code)]
 
+use serde::{Deserialize, Serialize};
 use std::time::Duration;
 
 use dmm_port::Instant;
@@ -15,7 +16,7 @@ const DELAY: Duration = Duration::from_millis(40);
 const QUICK: u8 = 16;
 
 /// What is due.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 enum Due {
     Nothing,
     At(Instant),
@@ -23,7 +24,7 @@ enum Due {
 }
 
 /// The state of acknowledging.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 pub(super) struct Acks {
     due: Due,
     /// Segments received since the last.

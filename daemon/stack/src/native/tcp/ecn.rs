@@ -4,6 +4,7 @@
 //! retransmission, or a segment without payload, as capable (sections 6.1.4 and 6.1.5).
 #![forbid(unsafe_code)]
 
+use serde::{Deserialize, Serialize};
 use std::collections::VecDeque;
 
 use crate::config::Ecn as Wanted;
@@ -11,7 +12,7 @@ use crate::ip::packet::ecn;
 use crate::native::segment::{Segment, flag};
 
 /// The state of a connection.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub(super) struct Ecn {
     wanted: Wanted,
     /// Both ends use it.

@@ -4,6 +4,7 @@
 //! says that it is welcome.
 #![forbid(unsafe_code)]
 
+use serde::{Deserialize, Serialize};
 use std::net::IpAddr;
 
 use dmm_port::Instant;
@@ -17,7 +18,7 @@ use crate::native::segment::Cookie;
 const OPTIONS_MAX: u16 = 40;
 
 /// How far it is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) enum Fast {
     /// Nobody thinks of it.
     Off,

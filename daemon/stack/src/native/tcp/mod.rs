@@ -21,12 +21,14 @@ mod owner;
 mod position;
 mod receiver;
 mod rtt;
+mod saved;
 mod scoreboard;
 mod sender;
 mod stamps;
 #[cfg(test)]
 mod tests;
 
+use serde::{Deserialize, Serialize};
 use std::hash::Hasher;
 use std::net::IpAddr;
 use std::time::Duration;
@@ -72,7 +74,7 @@ pub(super) const fn mss_default(remote: IpAddr) -> u16 {
 }
 
 /// The state of a connection (RFC 9293 section 3.3.2).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) enum State {
     SynSent,
     SynReceived,
@@ -165,10 +167,12 @@ impl Parameters {
 }
 
 /// A connection.
+#[derive(Serialize, Deserialize)]
 pub(super) struct Connection {
     /// Both ends.
     pub(super) flow: Flow,
     /// Whose it is.
+    #[serde(skip, default = "nobody")]
     pub(super) owner: Owner,
     state: State,
     /// What goes out.
@@ -218,8 +222,13 @@ pub(super) struct Connection {
     progress: (u64, State),
 }
 
+/// Whose a connection is that was just read.
+const fn nobody() -> Owner {
+    Owner::Nobody
+}
+
 /// Options of a SYN.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 struct Offer {
     stamps: bool,
     sack: bool,

@@ -10,6 +10,7 @@
 //! ```
 #![forbid(unsafe_code)]
 
+use serde::{Deserialize, Serialize};
 use std::ops::Range;
 
 use dmm_proto::Breach;
@@ -26,6 +27,7 @@ pub(super) const EARLY_MAX: usize = 16 * 1024;
 const WINDOW_MAX: u64 = 65_535;
 
 /// The receiving half.
+#[derive(Serialize, Deserialize)]
 pub(in crate::native) struct Receiver {
     /// The number of the peer's SYN.
     pub(super) initial: u32,
@@ -38,6 +40,7 @@ pub(in crate::native) struct Receiver {
     /// By how many bits our windows are shifted.
     pub(super) shift: u8,
     /// Where bytes go, once there is an owner and while there is a reader.
+    #[serde(skip)]
     pub(super) fifo: Option<RxFifo>,
     /// What came before there was a FIFO.
     early: Vec<u8>,

@@ -1,6 +1,7 @@
 //! Round trip times, and the retransmission timeout that follows from them (RFC 6298).
 #![forbid(unsafe_code)]
 
+use serde::{Deserialize, Serialize};
 use std::time::Duration;
 
 use dmm_port::Instant;
@@ -16,7 +17,7 @@ const RTO_MAX: Duration = Duration::from_secs(120);
 const MIN_LIFE: Duration = Duration::from_secs(300);
 
 /// The estimate.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub(super) struct Rtt {
     /// The smoothed time and its variation, once there was a sample.
     smoothed: Option<(Duration, Duration)>,

@@ -10,6 +10,7 @@
 //! ```
 #![forbid(unsafe_code)]
 
+use serde::{Deserialize, Serialize};
 use std::collections::VecDeque;
 use std::time::Duration;
 
@@ -25,7 +26,7 @@ const REORDERING_MAX: u32 = 300;
 const WIDE_FOR: u8 = 16;
 
 /// A segment under way.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 pub(super) struct Sent {
     /// Its first position.
     pub(super) start: u64,
@@ -46,7 +47,7 @@ pub(super) struct Sent {
     snapshot: Snapshot,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 enum Mark {
     /// Nothing is known of it.
     Flying,
@@ -85,7 +86,7 @@ pub(super) struct Counts {
 }
 
 /// The newest segment, by time of sending, that was delivered.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 struct Newest {
     at: Instant,
     end: u64,
@@ -93,7 +94,7 @@ struct Newest {
 }
 
 /// The records.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub(super) struct Scoreboard {
     records: VecDeque<Sent>,
     sacked_bytes: u64,

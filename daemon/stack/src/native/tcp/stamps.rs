@@ -4,6 +4,7 @@
 //! never: let an old segment turn the peer's clock back.
 #![forbid(unsafe_code)]
 
+use serde::{Deserialize, Serialize};
 use std::time::Duration;
 
 use dmm_port::Instant;
@@ -12,7 +13,7 @@ use dmm_port::Instant;
 const STALE: Duration = Duration::from_secs(24 * 24 * 3600);
 
 /// Both clocks.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 pub(super) struct Stamps {
     /// Both ends use them.
     pub(super) on: bool,

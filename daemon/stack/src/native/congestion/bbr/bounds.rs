@@ -3,6 +3,7 @@
 #![forbid(unsafe_code)]
 
 use super::{Rate, SEGMENTS_LEAST, Sample, State, UNBOUNDED, Window};
+use serde::{Deserialize, Serialize};
 
 /// Section 2.6: losses of a round trip beyond which too much was in flight, what is left after a round with
 /// losses, and what is left to others.
@@ -13,7 +14,7 @@ const HEADROOM: f64 = 0.15;
 const STARTUP_LOSSES: u8 = 6;
 
 /// The bounds, in bytes per second and in bytes in flight.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub(super) struct Bounds {
     /// What a cycle's losses showed: bandwidth, and bytes in flight.
     pub(super) short_term: (f64, u64),
@@ -33,7 +34,7 @@ pub(super) struct Bounds {
 }
 
 /// What to restore if a loss was none (section 5.5.11).
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 pub(super) struct Undo {
     /// The state that the loss ended.
     pub(super) state: Option<State>,

@@ -1,6 +1,7 @@
 //! The cycle of probes for bandwidth (ProbeBW, section 5.3.3).
 #![forbid(unsafe_code)]
 
+use serde::{Deserialize, Serialize};
 use std::time::Duration;
 
 use dmm_port::Instant;
@@ -17,7 +18,7 @@ const ROUNDS_MOST: u64 = 63;
 const GROWTH_MOST: u32 = 30;
 
 /// What acknowledgements tell of a probe.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 enum Feedback {
     None,
     Refilling,
@@ -27,7 +28,7 @@ enum Feedback {
 }
 
 /// The state of the cycle.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub(super) struct Cycle {
     feedback: Feedback,
     began: Instant,

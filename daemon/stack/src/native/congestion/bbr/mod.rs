@@ -16,6 +16,7 @@ mod model;
 #[cfg(test)]
 mod tests;
 
+use serde::{Deserialize, Serialize};
 use std::time::Duration;
 
 use dmm_port::Instant;
@@ -43,7 +44,7 @@ const PROBE_RTT_SPAN: Duration = Duration::from_millis(200);
 const UNBOUNDED: u64 = u64::MAX;
 
 /// Where in the machine of states it is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 enum State {
     Startup,
     Drain { since_round: u64 },
@@ -87,7 +88,7 @@ impl State {
 }
 
 /// The state of BBR.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub(in super::super) struct Bbr {
     state: State,
     model: Model,

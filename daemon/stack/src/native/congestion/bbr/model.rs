@@ -2,6 +2,7 @@
 //! acknowledgements are.
 #![forbid(unsafe_code)]
 
+use serde::{Deserialize, Serialize};
 use std::time::Duration;
 
 use dmm_port::Instant;
@@ -19,7 +20,7 @@ const FULL_ROUNDS: u8 = 3;
 const LUMP_ROUNDS: u64 = 5;
 
 /// The model.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub(super) struct Model {
     /// The most, in bytes per second, of the cycle before and of this one (section 5.5.6).
     most: [f64; 2],

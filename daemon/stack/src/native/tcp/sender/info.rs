@@ -2,6 +2,7 @@
 #![forbid(unsafe_code)]
 
 use dmm_port::Instant;
+use serde::{Deserialize, Serialize};
 
 use super::Sender;
 use super::repair::Phase;
@@ -14,7 +15,7 @@ const RECOVERY: u8 = 3;
 const LOSS: u8 = 4;
 
 /// What a sender with something to send waits for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) enum Waits {
     /// An acknowledgement, or its turn.
     Us,

@@ -16,6 +16,7 @@ mod output;
 mod pace;
 mod repair;
 
+use serde::{Deserialize, Serialize};
 use std::collections::VecDeque;
 use std::time::Duration;
 
@@ -45,7 +46,7 @@ const OVERRIDE: Duration = Duration::from_millis(200);
 const RECORDS_MAX: usize = 256;
 
 /// Whether short segments wait for more to be written.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(in super::super) enum Cork {
     /// They do not.
     Off,
@@ -56,7 +57,7 @@ pub(in super::super) enum Cork {
 }
 
 /// What a timer is for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 enum Timer {
     /// Nothing was acknowledged for too long (RFC 6298).
     Retransmit,
@@ -97,7 +98,7 @@ pub(super) struct Acknowledged {
 }
 
 /// Counts that a stack sums up.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(in crate::native) struct Repairs {
     /// Segments sent again.
     pub(in crate::native) again: u64,
@@ -112,6 +113,7 @@ pub(in crate::native) struct Repairs {
 }
 
 /// The sending half.
+#[derive(Serialize, Deserialize)]
 pub(in crate::native) struct Sender {
     /// The number of our SYN.
     pub(super) initial: u32,
@@ -120,6 +122,7 @@ pub(in crate::native) struct Sender {
     /// The next to be sent for the first time.
     pub(super) next: u64,
     /// Where bytes come from, once there is an owner.
+    #[serde(skip)]
     pub(super) fifo: Option<TxFifo>,
     /// The position of the FIFO's head.
     base: u64,

@@ -10,6 +10,7 @@
 //! ```
 #![forbid(unsafe_code)]
 
+use serde::{Deserialize, Serialize};
 use std::time::Duration;
 
 use dmm_port::Instant;
@@ -26,7 +27,7 @@ const TRY_AFTER: Duration = Duration::from_secs(10);
 const TRY_AFTER_MAX: Duration = Duration::from_secs(640);
 
 /// The state of the search.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub(super) struct Search {
     /// Payload of a segment that the ends, and routers, agreed on.
     pub(super) full: u64,

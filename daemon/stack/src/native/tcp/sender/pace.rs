@@ -4,6 +4,7 @@
 //! hold up an acknowledgement, or the probe of a timer.
 #![forbid(unsafe_code)]
 
+use serde::{Deserialize, Serialize};
 use std::time::Duration;
 
 use dmm_port::Instant;
@@ -14,7 +15,7 @@ use crate::native::congestion::quantum;
 const LONGEST: Duration = Duration::from_secs(1);
 
 /// The pace of a connection.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub(super) struct Pace {
     /// When what was sent is through, at the rate of its sending.
     next_at: Instant,

@@ -4,6 +4,7 @@
 //! reduce the window twice for one loss.
 #![forbid(unsafe_code)]
 
+use serde::{Deserialize, Serialize};
 use std::time::Duration;
 
 use dmm_port::Instant;
@@ -16,7 +17,7 @@ use crate::native::tcp::scoreboard::Delivered;
 const DUPLICATES: u32 = 3;
 
 /// Whether loss is being repaired.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) enum Phase {
     /// It is not.
     Open,
@@ -27,7 +28,7 @@ pub(super) enum Phase {
 }
 
 /// Proportional rate reduction.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Reduction {
     /// The window when it began.
     pub(super) flight: u64,
@@ -36,7 +37,7 @@ pub(super) struct Reduction {
 }
 
 /// F-RTO (RFC 5682): whether the timeout was needed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) enum Forward {
     /// It was, or it cannot be told.
     Off,
@@ -47,7 +48,7 @@ pub(super) enum Forward {
 }
 
 /// A tail probe under way.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 pub(super) struct Probe {
     /// What was sent when it was.
     pub(super) end: u64,
@@ -57,7 +58,7 @@ pub(super) struct Probe {
 }
 
 /// What to take back if a loss was none.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 pub(super) struct Undo {
     pub(super) window: Window,
     /// Retransmissions that may still prove needless.
