@@ -33,6 +33,10 @@ use machine::Machine;
 use output::{RowResult, Run, render};
 use rows::Row;
 
+/// Counts what is allocated, for rows about memory.
+#[global_allocator]
+static ALLOCATOR: peak_alloc::PeakAlloc = peak_alloc::PeakAlloc;
+
 /// Print the figures of DMM.
 #[derive(Debug, Parser)]
 #[command(name = "dmm-bench", version)]

@@ -13,6 +13,10 @@ use dmm_stack::pair::{Client, End, Pair, Quota, address_v4, config};
 const MESSAGE: [u8; 64] = [7; 64];
 /// Ports of one server that a client can come from.
 pub const PORTS: u32 = 50_000;
+/// Chunks of an end at most: 8 GiB, of which a page each is touched.
+const CHUNKS_MAX: u32 = 1 << 19;
+/// New connections between two times at which idle ones give back what they do not need.
+const TRIM_EVERY: u32 = 64;
 /// Virtual time for something that takes next to none.
 const SOON: Duration = Duration::from_secs(60);
 
@@ -35,8 +39,9 @@ impl World {
         };
         let wire = WireConfig { in_flight_limit: 1 << 16, ..WireConfig::default() };
         let pair = Pair::with(kind, &wire, &tuned(1), &tuned(2));
-        // Two for each connection's directions, and one that a FIFO takes before it gives one back.
-        let chunks = 1024 + 3 * connections;
+        // Two for each connection's directions, and one that a FIFO takes before it gives one back; of very many,
+        // those that are idle give theirs back.
+        let chunks = (1024 + 3 * connections).min(CHUNKS_MAX);
         let quotas = [Quota::new(chunks), Quota::new(chunks)];
         let mut world = Self { pair, quotas, ends: Vec::new(), pattern: vec![7; 1 << 16] };
         for server in 0..connections.div_ceil(PORTS).max(1) {
@@ -44,6 +49,9 @@ impl World {
         }
         for number in 0..connections {
             world.connect(number)?;
+            if number % TRIM_EVERY == 0 {
+                world.trim();
+            }
         }
         Ok(world)
     }
@@ -83,7 +91,17 @@ impl World {
     fn message(&mut self, connection: usize, from: usize) -> anyhow::Result<()> {
         let [left, right] = &mut self.ends[connection];
         let (sender, receiver) = if from == 0 { (left, right) } else { (right, left) };
-        ensure!(sender.writer.write(&[&MESSAGE], true) == MESSAGE.len(), "no room for a message");
+        let mut sent = sender.writer.write(&[&MESSAGE], true);
+        if sent == 0 {
+            // The room of one that was idle was taken back.
+            sender.writer.want_room();
+            self.pair.submit(sender.end, Request::Send { socket: sender.socket });
+            self.pair.run_until(SOON, |_| {
+                sent = sender.writer.write(&[&MESSAGE], true);
+                sent > 0
+            });
+        }
+        ensure!(sent == MESSAGE.len(), "no room for a message");
         if sender.writer.must_tell() {
             self.pair.submit(sender.end, Request::Send { socket: sender.socket });
         }
@@ -127,6 +145,36 @@ impl World {
     /// Lets those that closed first be gone.
     pub fn rest(&mut self) {
         self.pair.run(SOON);
+    }
+
+    /// Lets all connections that are idle give back what they do not need.
+    pub fn give_back(&mut self) {
+        for _ in 0..2 * (self.ends.len() / 1024 + 1) {
+            self.trim();
+        }
+    }
+
+    fn trim(&mut self) {
+        let now = self.pair.now;
+        for end in [End::Left, End::Right] {
+            self.pair.stack(end).trim(now);
+        }
+    }
+
+    /// Lets all connections be idle for so long that they have given back what they can.
+    pub fn idle(&mut self) {
+        for _ in 0..10 {
+            self.pair.run(Duration::from_secs(10));
+            self.give_back();
+        }
+    }
+
+    /// Replaces both stacks by new ones without sockets. Nothing can be done with the connections after that.
+    pub fn drop_stacks(&mut self) -> anyhow::Result<()> {
+        for (end, station) in [(End::Left, 1), (End::Right, 2)] {
+            self.pair.replace(end, dmm_stack::build("native", &config(station))?, &[]);
+        }
+        Ok(())
     }
 
     /// How many connections there are.

@@ -7,6 +7,7 @@ mod idle;
 mod instructions;
 mod memory;
 mod ring;
+mod scale;
 mod segments;
 mod stacks;
 mod traffic;
@@ -34,7 +35,7 @@ pub struct Row {
 }
 
 /// All rows, in the order in which they run.
-pub const ALL: [Row; 15] = [
+pub const ALL: [Row; 16] = [
     Row {
         name: "rtt",
         about: "echo of 64 bytes over two stacks and a wire, beside kernel loopback",
@@ -69,6 +70,11 @@ pub const ALL: [Row; 15] = [
         name: "stacks",
         about: "the native stack beside smoltcp: a request, a byte, a connection",
         run: stacks::side_by_side,
+    },
+    Row {
+        name: "scale",
+        about: "a million connections of the native stack: a request, and private memory",
+        run: scale::of_connections,
     },
     Row {
         name: "flood-vhost",
