@@ -10,6 +10,7 @@
 #![forbid(unsafe_code)]
 
 mod client;
+mod flood;
 
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -21,6 +22,7 @@ use dmm_proto::Breach;
 use nix::errno::Errno;
 
 pub use client::{Client, Quota, byte_at};
+pub use flood::{Flood, Known};
 
 use crate::config::{Congestion, Ecn, Features, Prefix, StackConfig, TcpConfig, UdpConfig};
 use crate::{Event, Pong, Request, SocketId, SocketReport, Stack};

@@ -6,6 +6,7 @@ mod black_hole;
 mod congestion;
 mod ending;
 mod fast_open;
+mod floods;
 mod forged;
 mod fragments;
 mod handover;

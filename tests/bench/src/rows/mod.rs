@@ -3,6 +3,7 @@
 mod api;
 mod cleanup;
 mod flood;
+mod floods;
 mod idle;
 mod instructions;
 mod memory;
@@ -35,7 +36,7 @@ pub struct Row {
 }
 
 /// All rows, in the order in which they run.
-pub const ALL: [Row; 16] = [
+pub const ALL: [Row; 17] = [
     Row {
         name: "rtt",
         about: "echo of 64 bytes over two stacks and a wire, beside kernel loopback",
@@ -75,6 +76,11 @@ pub const ALL: [Row; 16] = [
         name: "scale",
         about: "a million connections of the native stack: a request, and private memory",
         run: scale::of_connections,
+    },
+    Row {
+        name: "hostile-floods",
+        about: "what a frame of a flood costs the native stack, and what memory it takes",
+        run: floods::borne,
     },
     Row {
         name: "flood-vhost",
