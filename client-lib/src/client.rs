@@ -16,6 +16,7 @@ use std::time::Duration;
 
 use dmm_proto::doorbell;
 use dmm_proto::hello::{self, AttachError, Hello, WELCOME_FDS};
+use dmm_proto::info::TcpInfo;
 use dmm_proto::layout::Geometry;
 use dmm_proto::op::Submission;
 use dmm_proto::region::Region;
@@ -253,6 +254,19 @@ impl Session {
         // A program that only opens and closes never waits: closes confirmed meanwhile free slots.
         self.drain();
         lock(&self.slots).open(instance, role)
+    }
+
+    /// Asks an instance what a socket knows of itself, and waits for the answer: what was asked of it before is
+    /// done then.
+    pub(crate) fn inform(&self, core: &Core, instance: u32) -> io::Result<TcpInfo> {
+        let number = core.ask();
+        let told = self.ask(instance, Submission::Inform { socket: core.socket(), number });
+        let told = told.and_then(|()| {
+            let told = self.wait(&core.waiters, Patience::Endless, || core.answer_to(number));
+            told.unwrap_or_else(|ended| Err(self.failure(ended, Errno::EAGAIN)))
+        });
+        core.forget(number);
+        told
     }
 
     /// Gives an instance one more free slot to put a connection into, now or when there is one.

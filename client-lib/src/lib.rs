@@ -42,7 +42,9 @@ pub use config::Config;
 pub use dmm_proto::info::TcpInfo;
 pub use error::{Error, errno};
 pub use poll::{Event, Events, Interest, Poll, Source, Token};
-pub use tcp::{ConnectOptions, Incoming, Received, Reserved, TcpListener, TcpStream};
+pub use tcp::{
+    ConnectOptions, Incoming, ListenOptions, Received, Reserved, TcpListener, TcpStream,
+};
 pub use udp::UdpSocket;
 
 /// The program in the README, compiled with the crate's other examples.

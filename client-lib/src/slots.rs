@@ -152,8 +152,8 @@ impl Slots {
             }
             (Holder::Socket(core), Completion::Deferred { .. }) => core.defer(),
             (Holder::Socket(core), Completion::Refused { errno, .. }) => core.refuse(errno),
-            (Holder::Socket(core), Completion::Info { errno, part, words, .. }) => {
-                core.told(errno, part, words);
+            (Holder::Socket(core), Completion::Info { number, errno, part, words, .. }) => {
+                core.told(number, errno, part, words);
             }
             (Holder::Socket(core), Completion::Redirected { instance, .. }) => {
                 let core = Arc::clone(core);

@@ -67,15 +67,12 @@ pub(crate) struct Answer {
     pub(crate) local: Option<SocketAddr>,
 }
 
-/// What was told of a connection by itself, and how often.
-#[derive(Default)]
-pub(crate) struct Told {
-    /// Questions so far.
-    asked: u64,
-    /// Answers so far, which come in the questions' order.
-    answered: u64,
+/// A question of what a socket knows of itself, and as much of the answer as came.
+struct Question {
+    number: u32,
     parts: [[u64; PART_WORDS]; PARTS],
-    errno: u32,
+    errno: u16,
+    answered: bool,
 }
 
 pub struct Core {
@@ -100,7 +97,8 @@ pub struct Core {
     error_told: AtomicBool,
     /// The errno of an option that the stack refused later.
     refused: AtomicU32,
-    told: Mutex<Told>,
+    /// One for each thread that asks.
+    questions: Mutex<Vec<Question>>,
 }
 
 /// What the program chose for the socket; clones of a handle share it.
@@ -220,7 +218,7 @@ impl Core {
             tx_shut: AtomicBool::new(false),
             error_told: AtomicBool::new(false),
             refused: AtomicU32::new(0),
-            told: Mutex::default(),
+            questions: Mutex::default(),
         })
     }
 
@@ -274,33 +272,45 @@ impl Core {
         self.phase.compare_exchange(from, to, Ordering::AcqRel, Ordering::Acquire).is_ok()
     }
 
-    /// Notes a question of what the connection knows of itself, and returns its number.
-    pub(crate) fn ask(&self) -> u64 {
-        let mut told = lock(&self.told);
-        told.asked += 1;
-        told.asked - 1
+    /// Notes a question of what the socket knows of itself, and returns its number.
+    pub(crate) fn ask(&self) -> u32 {
+        let mut questions = lock(&self.questions);
+        let numbers = || questions.iter().map(|question| question.number);
+        let number = numbers().max().map_or(0, |last| last.wrapping_add(1));
+        let parts = Default::default();
+        questions.push(Question { number, parts, errno: 0, answered: false });
+        number
     }
 
     /// Keeps a part of an answer.
-    pub(crate) fn told(&self, errno: u32, part: u32, words: [u64; PART_WORDS]) {
-        let mut told = lock(&self.told);
-        told.parts[part as usize] = words;
-        told.errno = errno;
-        if errno == 0 && part as usize + 1 < PARTS {
-            return;
+    pub(crate) fn told(&self, number: u32, errno: u16, part: u32, words: [u64; PART_WORDS]) {
+        let mut questions = lock(&self.questions);
+        let asked = questions.iter_mut().find(|question| question.number == number);
+        // Who asked may have given up.
+        let Some(question) = asked else { return };
+        question.parts[part as usize] = words;
+        question.errno = errno;
+        question.answered = errno != 0 || part as usize + 1 == PARTS;
+        let answered = question.answered;
+        drop(questions);
+        if answered {
+            self.notify();
         }
-        told.answered += 1;
-        drop(told);
-        self.notify();
     }
 
-    /// The answer to a question, or a later one: as many were asked when that was.
-    pub(crate) fn info(&self, number: u64) -> Option<io::Result<TcpInfo>> {
-        let told = lock(&self.told);
-        (told.answered > number).then(|| match told.errno {
-            0 => Ok(TcpInfo::decode(&told.parts)),
-            errno => Err(from_daemon(errno)),
+    /// The answer to a question, once it is complete.
+    pub(crate) fn answer_to(&self, number: u32) -> Option<io::Result<TcpInfo>> {
+        let questions = lock(&self.questions);
+        let question = questions.iter().find(|question| question.number == number)?;
+        question.answered.then(|| match question.errno {
+            0 => Ok(TcpInfo::decode(&question.parts)),
+            errno => Err(from_daemon(errno.into())),
         })
+    }
+
+    /// Forgets a question.
+    pub(crate) fn forget(&self, number: u32) {
+        lock(&self.questions).retain(|question| question.number != number);
     }
 
     /// Keeps an answer for the thread that asked.

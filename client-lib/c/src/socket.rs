@@ -16,7 +16,9 @@ use std::net::{Ipv4Addr, Ipv6Addr, Shutdown, SocketAddr};
 use std::sync::{Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
-use dmm::{Client, ConnectOptions, Received, Reserved, TcpListener, TcpStream, UdpSocket};
+use dmm::{
+    Client, ConnectOptions, ListenOptions, Received, Reserved, TcpListener, TcpStream, UdpSocket,
+};
 use nix::errno::Errno;
 
 use crate::epoll::Epoll;
@@ -242,8 +244,15 @@ impl Socket {
             State::Listener(_) => return Ok(()),
             _ => return Err(os(Errno::EINVAL)),
         };
-        let listener = self.client.listen_on(self.stack(), address, backlog)?;
-        apply_to_listener(&self.choices(), &listener)?;
+        let choices = self.choices();
+        let options = ListenOptions {
+            fast_open: choices.fast_open,
+            max_segment: choices.max_segment,
+            traffic_class: choices.traffic_class,
+            hop_limit: choices.hops.and_then(|hops| u8::try_from(hops).ok()),
+        };
+        let listener = self.client.listen_on(self.stack(), address, backlog, &options)?;
+        listener.set_nonblocking(choices.nonblocking)?;
         *state = State::Listener(listener);
         drop(state);
         self.became();

@@ -143,7 +143,7 @@ impl SocketOption {
     ];
 }
 
-/// What a connection's SYN depends on: a [`Submission::SetOption`] might come when it is out.
+/// What the first SYN of a socket depends on: a [`Submission::SetOption`] might come when it is out, or answered.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Opening {
     /// [`SocketOption::MaxSegment`]; 0 for the link's.
@@ -152,8 +152,9 @@ pub struct Opening {
     pub traffic_class: u8,
     /// [`SocketOption::HopLimit`]; 0 for the stack's default.
     pub hop_limit: u8,
-    /// [`SocketOption::FastOpen`]. With a cookie, the SYN waits for what is written first.
-    pub fast_open: bool,
+    /// [`SocketOption::FastOpen`], of a connection 0 or 1. With a cookie, its SYN waits for what is written
+    /// first.
+    pub fast_open: u32,
 }
 
 impl Opening {
@@ -163,30 +164,27 @@ impl Opening {
             (SocketOption::MaxSegment, u32::from(self.max_segment)),
             (SocketOption::TrafficClass, u32::from(self.traffic_class)),
             (SocketOption::HopLimit, u32::from(self.hop_limit)),
-            (SocketOption::FastOpen, u32::from(self.fast_open)),
+            (SocketOption::FastOpen, self.fast_open),
         ];
         all.into_iter().filter(|(_, value)| *value != 0)
     }
 
-    /// The shared form: flags of 24 bits, and a word.
+    /// The shared form: all but Fast Open, and that.
     fn encode(self) -> (u32, u32) {
         let word = u32::from(self.max_segment)
             | u32::from(self.traffic_class) << 16
             | u32::from(self.hop_limit) << 24;
-        (u32::from(self.fast_open), word)
+        (word, self.fast_open)
     }
 
     /// From the shared form.
-    fn decode((flags, word): (u32, u32)) -> Result<Self, Breach> {
-        if flags > 1 {
-            return Err(Breach::Operation);
-        }
-        Ok(Self {
+    const fn decode(word: u32, fast_open: u32) -> Self {
+        Self {
             max_segment: word as u16,
             traffic_class: (word >> 16) as u8,
             hop_limit: (word >> 24) as u8,
-            fast_open: flags == 1,
-        })
+            fast_open,
+        }
     }
 }
 
@@ -213,6 +211,8 @@ pub enum Submission {
         local: Address,
         /// Connections that may wait to be accepted.
         backlog: u32,
+        /// What its answers to SYNs depend on.
+        opening: Opening,
     },
     /// A credit: the listener may put one connection into a free slot. Answered by
     /// [`Completion::Accepted`], or by [`Completion::Closed`] for the new slot if the listener
@@ -278,10 +278,13 @@ pub enum Submission {
         /// The context to move to.
         context: u32,
     },
-    /// Asks what a TCP connection knows of itself. Answered by [`Completion::Info`].
+    /// Asks what a TCP socket knows of itself. Answered by [`Completion::Info`], when all that was submitted before
+    /// is done.
     Inform {
-        /// A TCP connection.
+        /// A TCP connection or listener.
         socket: Socket,
+        /// What the answer is to be known by.
+        number: u32,
     },
 }
 
@@ -360,8 +363,10 @@ pub enum Completion {
     Info {
         /// The socket.
         socket: Socket,
-        /// 0, or the errno: `EOPNOTSUPP` if this kind of stack cannot tell.
-        errno: u32,
+        /// The question's.
+        number: u32,
+        /// 0, or the errno: `EOPNOTSUPP` if this kind of stack cannot tell, or the socket is a listener.
+        errno: u16,
         /// Which: below [`info::PARTS`].
         part: u32,
         /// It.
@@ -426,12 +431,15 @@ impl Submission {
     pub fn encode(&self) -> Entry {
         let words = match *self {
             Self::Connect { socket, local, remote, opening } => {
-                let (small, number) = opening.encode();
+                let (number, fast) = opening.encode();
+                let small = u32::from(fast != 0);
                 let (first, second) = (local.encode(), remote.encode());
                 Words { small, number, first, second, ..Words::new(1, socket) }
             }
-            Self::Listen { socket, local, backlog } => {
-                Words { number: backlog, first: local.encode(), ..Words::new(2, socket) }
+            Self::Listen { socket, local, backlog, opening } => {
+                let (word, fast) = opening.encode();
+                let (first, second) = (local.encode(), [word.into(), fast.into(), 0]);
+                Words { number: backlog, first, second, ..Words::new(2, socket) }
             }
             Self::Accept { listener, socket } => Words {
                 first: [u64::from(socket.slot), u64::from(socket.generation), 0],
@@ -458,7 +466,7 @@ impl Submission {
             }
             Self::Close { socket } => Words::new(10, socket),
             Self::Rehome { socket, context } => Words { number: context, ..Words::new(11, socket) },
-            Self::Inform { socket } => Words::new(12, socket),
+            Self::Inform { socket, number } => Words { number, ..Words::new(12, socket) },
         };
         words.pack()
     }
@@ -471,12 +479,19 @@ impl Submission {
                 socket,
                 local: Address::decode(first_of(entry))?,
                 remote: Address::decode(second_of(entry))?,
-                opening: Opening::decode((small_of(entry), number_of(entry)))?,
+                opening: match small_of(entry) {
+                    fast @ 0..=1 => Opening::decode(number_of(entry), fast),
+                    _ => return Err(Breach::Operation),
+                },
             },
             2 => Self::Listen {
                 socket,
                 local: Address::decode(first_of(entry))?,
                 backlog: number_of(entry),
+                opening: match second_of(entry).map(u32::try_from) {
+                    [Ok(word), Ok(fast), Ok(0)] => Opening::decode(word, fast),
+                    _ => return Err(Breach::Operation),
+                },
             },
             3 => {
                 let word = |word: u64| u32::try_from(word).map_err(|_| Breach::Operation);
@@ -505,7 +520,7 @@ impl Submission {
             }
             10 => Self::Close { socket },
             11 => Self::Rehome { socket, context: number_of(entry) },
-            12 => Self::Inform { socket },
+            12 => Self::Inform { socket, number: number_of(entry) },
             _ => return Err(Breach::Operation),
         })
     }
@@ -525,7 +540,7 @@ impl Submission {
             | Self::SetOption { socket, .. }
             | Self::Close { socket }
             | Self::Rehome { socket, .. }
-            | Self::Inform { socket } => socket,
+            | Self::Inform { socket, .. } => socket,
         }
     }
 }
@@ -561,9 +576,10 @@ impl Completion {
             Self::Closed { socket } => Words::new(7, socket),
             Self::Rehomed { socket } => Words::new(8, socket),
             Self::Deferred { socket } => Words::new(9, socket),
-            Self::Info { socket, errno, part, words } => {
+            Self::Info { socket, number, errno, part, words } => {
                 let [first, second] = [0, 3].map(|at| std::array::from_fn(|i| words[at + i]));
-                Words { small: part, number: errno, first, second, ..Words::new(10, socket) }
+                let small = u32::from(errno) | part << 16;
+                Words { small, number, first, second, ..Words::new(10, socket) }
             }
         };
         words.pack()
@@ -600,12 +616,12 @@ impl Completion {
             8 => Self::Rehomed { socket },
             9 => Self::Deferred { socket },
             10 => {
-                let part = small_of(entry);
+                let (part, errno) = (small_of(entry) >> 16, small_of(entry) as u16);
                 if part as usize >= info::PARTS {
                     return Err(Breach::Operation);
                 }
                 let words = std::array::from_fn(|at| entry[2 + at]);
-                Self::Info { socket, errno: number_of(entry), part, words }
+                Self::Info { socket, number: number_of(entry), errno, part, words }
             }
             _ => return Err(Breach::Operation),
         })
@@ -646,8 +662,8 @@ mod tests {
         ]
     }
 
-    fn opening() -> impl Strategy<Value = Opening> {
-        let parts = (any::<u16>(), any::<u8>(), any::<u8>(), any::<bool>());
+    fn opening(fast: impl Strategy<Value = u32>) -> impl Strategy<Value = Opening> {
+        let parts = (any::<u16>(), any::<u8>(), any::<u8>(), fast);
         parts.prop_map(|(max_segment, traffic_class, hop_limit, fast_open)| Opening {
             max_segment,
             traffic_class,
@@ -661,7 +677,7 @@ mod tests {
             (any::<u32>(), any::<u32>()).prop_map(|(slot, generation)| Socket { slot, generation })
         };
         prop_oneof![
-            (socket(), address(), address(), opening()).prop_map(
+            (socket(), address(), address(), opening(0..2_u32)).prop_map(
                 |(socket, local, remote, opening)| Submission::Connect {
                     socket,
                     local,
@@ -669,8 +685,14 @@ mod tests {
                     opening
                 }
             ),
-            (socket(), address(), any::<u32>())
-                .prop_map(|(socket, local, backlog)| Submission::Listen { socket, local, backlog }),
+            (socket(), address(), any::<u32>(), opening(any::<u32>())).prop_map(
+                |(socket, local, backlog, opening)| Submission::Listen {
+                    socket,
+                    local,
+                    backlog,
+                    opening
+                }
+            ),
             (socket(), socket())
                 .prop_map(|(listener, socket)| Submission::Accept { listener, socket }),
             (socket(), address()).prop_map(|(socket, local)| Submission::Bind { socket, local }),
@@ -686,7 +708,8 @@ mod tests {
             socket().prop_map(|socket| Submission::Close { socket }),
             (socket(), any::<u32>())
                 .prop_map(|(socket, context)| Submission::Rehome { socket, context }),
-            socket().prop_map(|socket| Submission::Inform { socket }),
+            (socket(), any::<u32>())
+                .prop_map(|(socket, number)| Submission::Inform { socket, number }),
         ]
     }
 
@@ -705,6 +728,18 @@ mod tests {
                 prop_assert_eq!(Submission::decode(&submission.encode()), Ok(submission));
             }
             let _ = Completion::decode(&words);
+        }
+
+        #[test]
+        fn parts_survive_the_ring(
+            number in any::<u32>(),
+            errno in any::<u16>(),
+            part in 0..info::PARTS as u32,
+            words in any::<[u64; info::PART_WORDS]>(),
+        ) {
+            let socket = Socket { slot: number ^ 9, generation: number };
+            let completion = Completion::Info { socket, number, errno, part, words };
+            prop_assert_eq!(Completion::decode(&completion.encode()), Ok(completion));
         }
 
         #[test]

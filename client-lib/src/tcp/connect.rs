@@ -136,7 +136,7 @@ impl Client {
             max_segment: max_segment.unwrap_or(0),
             traffic_class,
             hop_limit: hop_limit.unwrap_or(0),
-            fast_open,
+            fast_open: fast_open.into(),
         };
         let local = local.unwrap_or_else(|| any_like(&remote));
         if local.is_ipv4() != remote.is_ipv4() {

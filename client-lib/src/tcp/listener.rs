@@ -17,10 +17,11 @@ use std::ops::Range;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex};
 
-use dmm_proto::op::Submission;
+use dmm_proto::op::{Opening, Submission};
 use nix::errno::Errno;
 
 use super::TcpStream;
+use super::options::{ECN_BITS, check_hops, check_segment};
 use crate::client::Client;
 use crate::error::os;
 use crate::socket::{Accepted, Backlog, Core, Role};
@@ -33,6 +34,19 @@ const CREDITS: u32 = 16;
 /// Connections that may wait in each instance without a credit: Linux's SOMAXCONN, which
 /// [`std::net::TcpListener`] asks for as well.
 const BACKLOG: u32 = 4096;
+
+/// What a listener's connections are to have from the first on.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ListenOptions {
+    /// As [`TcpListener::set_fast_open`].
+    pub fast_open: u32,
+    /// As [`TcpListener::set_max_segment`].
+    pub max_segment: Option<u16>,
+    /// As [`TcpListener::set_traffic_class`].
+    pub traffic_class: u8,
+    /// As [`TcpListener::set_ttl`]. `None`: 64.
+    pub hop_limit: Option<u8>,
+}
 
 /// A TCP listener, shaped like [`std::net::TcpListener`]. Closed when its last clone is dropped.
 pub struct TcpListener {
@@ -160,7 +174,7 @@ impl Client {
     pub fn listen(&self, stack: Option<&str>, on: impl ToSocketAddrs) -> io::Result<TcpListener> {
         let mut last = os(Errno::EINVAL);
         for address in on.to_socket_addrs()? {
-            match self.listen_on(stack, address, BACKLOG) {
+            match self.listen_on(stack, address, BACKLOG, &ListenOptions::default()) {
                 Ok(listener) => return Ok(listener),
                 Err(error) => last = error,
             }
@@ -172,21 +186,33 @@ impl Client {
     /// instances.
     ///
     /// # Errors
-    /// As [`TcpListener::bind_via`].
+    /// As [`TcpListener::bind_via`]; `EINVAL` for an option out of its range.
     pub fn listen_on(
         &self,
         stack: Option<&str>,
         address: SocketAddr,
         backlog: u32,
+        options: &ListenOptions,
     ) -> io::Result<TcpListener> {
+        let ListenOptions { fast_open, max_segment, traffic_class, hop_limit } = *options;
+        max_segment.map_or(Ok(()), check_segment)?;
+        hop_limit.map_or(Ok(()), |hops| check_hops(hops.into()))?;
+        let opening = Opening {
+            max_segment: max_segment.unwrap_or(0),
+            traffic_class,
+            hop_limit: hop_limit.unwrap_or(0),
+            fast_open,
+        };
         let stack = self.stack(stack)?;
         let instances = stack.first_instance..stack.first_instance + stack.instances;
         let credits = vec![0; stack.instances as usize];
         let role = Role::Listener(Mutex::new(Backlog { credits, ..Backlog::default() }));
         let core = self.session.open_slot(stack.first_instance, role)?;
+        core.options.hop_limit.store(opening.hop_limit.into(), Ordering::Relaxed);
+        core.options.traffic_class.store((traffic_class & !ECN_BITS).into(), Ordering::Relaxed);
         let mut local = address;
         for instance in instances.clone() {
-            let bound = self.listen_at(&core, instance, local, backlog.max(1));
+            let bound = self.listen_at(&core, instance, local, (backlog.max(1), opening));
             match bound {
                 // Port 0: the first instance's choice holds for all.
                 Ok(bound) => local = bound,
@@ -212,11 +238,12 @@ impl Client {
         core: &Arc<Core>,
         instance: u32,
         local: SocketAddr,
-        backlog: u32,
+        (backlog, opening): (u32, Opening),
     ) -> io::Result<SocketAddr> {
         let socket = core.socket();
         *lock(&core.answer) = None;
-        self.session.ask(instance, Submission::Listen { socket, local: local.into(), backlog })?;
+        let listen = Submission::Listen { socket, local: local.into(), backlog, opening };
+        self.session.ask(instance, listen)?;
         Ok(self.answered(core)?.unwrap_or(local))
     }
 }

@@ -10,6 +10,6 @@ mod stream;
 
 pub use connect::ConnectOptions;
 pub use in_place::{Received, Reserved};
-pub use listener::{Incoming, TcpListener};
+pub use listener::{Incoming, ListenOptions, TcpListener};
 pub(crate) use options::{check_hops, hops_of};
 pub use stream::TcpStream;

@@ -12,8 +12,8 @@ use dmm_proto::op::{SocketOption, Submission};
 use nix::errno::Errno;
 
 use super::{TcpListener, TcpStream};
-use crate::error::os;
-use crate::socket::{Patience, Phase};
+use crate::error::{errno, os};
+use crate::socket::Phase;
 
 /// The hop limit of a packet unless set (RFC 1700's recommendation, and Linux's default).
 pub(crate) const DEFAULT_HOP_LIMIT: u32 = 64;
@@ -228,12 +228,7 @@ impl TcpStream {
         let state = match core.phase() {
             Phase::Opening => SYN_SENT,
             Phase::Deferred | Phase::Failed => CLOSE,
-            Phase::Open => {
-                let number = core.ask();
-                session.ask(core.instance(), Submission::Inform { socket: core.socket() })?;
-                let told = session.wait(&core.waiters, Patience::Endless, || core.info(number));
-                return told.unwrap_or_else(|ended| Err(session.failure(ended, Errno::EAGAIN)));
-            }
+            Phase::Open => return session.inform(core, core.instance()),
         };
         Ok(TcpInfo { state, ..TcpInfo::default() })
     }
@@ -312,11 +307,17 @@ impl TcpListener {
         Ok(hops_of(self.core().options.hop_limit.load(Ordering::Relaxed)))
     }
 
-    /// Tells each instance.
+    /// Tells each instance, and waits until it has heard: who connects then is answered accordingly.
     fn set(&self, option: SocketOption, value: u32) -> io::Result<()> {
-        let socket = self.core().socket();
+        let (session, core) = (&self.client().session, self.core());
+        let socket = core.socket();
         self.instances().try_for_each(|instance| {
-            self.client().session.ask(instance, Submission::SetOption { socket, option, value })
+            session.ask(instance, Submission::SetOption { socket, option, value })
+        })?;
+        self.instances().try_for_each(|instance| match session.inform(core, instance) {
+            // That a listener cannot tell is an answer.
+            Err(error) if errno(&error) == Errno::EOPNOTSUPP as i32 => Ok(()),
+            told => told.map(|_| ()),
         })
     }
 }

@@ -5,8 +5,10 @@ use std::net::{Shutdown, SocketAddr};
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use crate::common::{BLACK_HOLE, FakeDaemon, REFUSED_HOPS, any, attach, eventually, pair, pattern};
-use dmm::errno;
+use crate::common::{
+    BLACK_HOLE, FakeDaemon, REFUSED_HOPS, Setup, any, attach, eventually, pair, pattern,
+};
+use dmm::{ConnectOptions, errno};
 use nix::errno::Errno;
 
 #[test]
@@ -200,4 +202,34 @@ fn options_are_remembered_checked_and_refused_later() {
     });
     assert_eq!(errno(&error.unwrap()), Errno::EINVAL as i32);
     assert!(a.take_error().unwrap().is_none());
+}
+
+#[test]
+fn a_redirected_connect_keeps_its_options_and_each_question_gets_its_answer() {
+    let daemon = FakeDaemon::start_as(Setup { redirects: true, ..Setup::default() });
+    let client = attach(&daemon);
+    let listener = client.listen(None, any()).unwrap();
+    // It waits for both instances, which know nothing of a listener but that it is there.
+    listener.set_fast_open(7).unwrap();
+    assert_eq!(errno(&listener.set_max_segment(Some(87)).unwrap_err()), Errno::EINVAL as i32);
+    let to = listener.local_addr().unwrap();
+    let streams: Vec<_> = (0..8)
+        .map(|number| {
+            let max_segment = Some(800 + number);
+            let options = ConnectOptions { max_segment, ..ConnectOptions::default() };
+            let stream = client.start_connect_with(None, to, &options).unwrap();
+            stream.wait_connected(None).unwrap();
+            stream
+        })
+        .collect();
+    std::thread::scope(|scope| {
+        for (number, stream) in (800..).zip(&streams) {
+            for _ in 0..4 {
+                scope.spawn(move || assert_eq!(stream.info().unwrap().adv_mss, number));
+            }
+        }
+    });
+    let options = ConnectOptions { hop_limit: Some(0), ..ConnectOptions::default() };
+    let refused = client.start_connect_with(None, to, &options).unwrap_err();
+    assert_eq!(errno(&refused), Errno::EINVAL as i32);
 }

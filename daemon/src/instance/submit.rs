@@ -82,9 +82,9 @@ impl Instance {
                 self.free_slot(owner, socket)?;
                 self.connect(now, (owner, context), socket, (local.0, remote.0), opening)
             }
-            Submission::Listen { socket, local, backlog } => {
+            Submission::Listen { socket, local, backlog, opening } => {
                 self.free_slot(owner, socket)?;
-                self.listen(now, (owner, context), socket, local.0, backlog)
+                self.listen(now, (owner, context), socket, local.0, (backlog, opening))
             }
             Submission::Accept { listener, socket } => {
                 self.free_slot(owner, socket)?;
@@ -115,7 +115,9 @@ impl Instance {
                     self.find(owner, socket, &[Kind::Stream, Kind::Listener, Kind::Datagram])?;
                 self.set_option(now, (owner, context), (socket, id), (option, value))
             }
-            Submission::Inform { socket } => self.inform(now, (owner, context), socket),
+            Submission::Inform { socket, number } => {
+                self.inform(now, (owner, context), socket, number)
+            }
             Submission::Close { socket } => self.close(now, owner, socket),
             Submission::Rehome { socket, context } => self.rehome(owner, socket, context),
         }
@@ -187,21 +189,23 @@ impl Instance {
         }
     }
 
-    /// Tells what a connection knows of itself, part by part.
+    /// Tells what a socket knows of itself, part by part.
     fn inform(
         &mut self,
         now: Instant,
         (owner, context): (usize, u32),
         socket: op::Socket,
+        number: u32,
     ) -> Result<(), Breach> {
-        let id = self.find(owner, socket, &[Kind::Stream])?;
+        let id = self.find(owner, socket, &[Kind::Stream, Kind::Listener])?;
         let Some(info) = self.stack.tcp_info(now, id) else {
-            let (errno, words) = (Errno::EOPNOTSUPP as u32, Default::default());
-            let refusal = Completion::Info { socket, errno, part: 0, words };
+            let (errno, words) = (Errno::EOPNOTSUPP as u16, Default::default());
+            let refusal = Completion::Info { socket, number, errno, part: 0, words };
             return self.answer(owner, context, refusal);
         };
         for (part, words) in (0_u32..).zip(info.encode()) {
-            self.answer(owner, context, Completion::Info { socket, errno: 0, part, words })?;
+            let told = Completion::Info { socket, number, errno: 0, part, words };
+            self.answer(owner, context, told)?;
         }
         Ok(())
     }
@@ -264,7 +268,7 @@ impl Instance {
         (owner, context): (usize, u32),
         socket: op::Socket,
         local: SocketAddr,
-        backlog: u32,
+        (backlog, opening): (u32, Opening),
     ) -> Result<(), Breach> {
         let bound = self.bind_port(owner, Transport::Tcp, socket, local);
         let local = match bound {
@@ -280,7 +284,12 @@ impl Instance {
         self.hold(id, Transport::Tcp, local, holder);
         let backlog = backlog.clamp(1, self.config.backlog_max);
         match self.stack.submit(now, Request::Listen { socket: id, local, backlog }) {
-            Ok(()) => self.opened(owner, context, id, local),
+            Ok(()) => {
+                for (option, value) in opening.options() {
+                    self.set_option(now, (owner, context), (socket, id), (option, value))?;
+                }
+                self.opened(owner, context, id, local)
+            }
             Err(errno) => {
                 self.forget(id);
                 self.refuse_bind(owner, context, socket, errno)

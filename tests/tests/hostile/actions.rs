@@ -158,7 +158,16 @@ pub fn converse(client: &mut HostileClient) {
     let there = Address::from(SocketAddr::new(RIGHT_ADDRESS.parse().expect("as written"), port));
     let anywhere = Address::from(SocketAddr::new("0.0.0.0".parse().expect("as written"), 0));
     (0..3).for_each(|slot| bind(client, slot));
-    client.operate(0, RIGHT, &Submission::Listen { socket: socket(0), local: there, backlog: 4 });
+    client.operate(
+        0,
+        RIGHT,
+        &Submission::Listen {
+            socket: socket(0),
+            local: there,
+            backlog: 4,
+            opening: Opening::default(),
+        },
+    );
     let accept = Submission::Accept { listener: socket(0), socket: socket(1) };
     client.operate(0, RIGHT, &accept);
     let from = LEFT + client.random.below(2) as u32;

@@ -55,14 +55,14 @@ pub fn operation(random: &mut Random, geometry: &Geometry) -> Submission {
             socket,
             local: address(random),
             remote: address(random),
-            opening: Opening {
-                max_segment: random.lie() as u16,
-                traffic_class: random.below(256) as u8,
-                hop_limit: random.below(256) as u8,
-                fast_open: random.below(2) == 0,
-            },
+            opening: opening(random, 2),
         },
-        1 => Submission::Listen { socket, local: address(random), backlog: random.lie() as u32 },
+        1 => Submission::Listen {
+            socket,
+            local: address(random),
+            backlog: random.lie() as u32,
+            opening: opening(random, u64::from(u32::MAX)),
+        },
         2 => Submission::Accept { listener: socket, socket: self::socket(random, geometry) },
         3 => Submission::Bind { socket, local: address(random) },
         4 => {
@@ -80,8 +80,17 @@ pub fn operation(random: &mut Random, geometry: &Geometry) -> Submission {
             Submission::SetOption { socket, option, value: random.lie() as u32 }
         }
         9 => Submission::Close { socket },
-        10 => Submission::Inform { socket },
+        10 => Submission::Inform { socket, number: random.lie() as u32 },
         _ => Submission::Rehome { socket, context: context(random, geometry) },
+    }
+}
+
+fn opening(random: &mut Random, fast: u64) -> Opening {
+    Opening {
+        max_segment: random.lie() as u16,
+        traffic_class: random.below(256) as u8,
+        hop_limit: random.below(256) as u8,
+        fast_open: random.below(fast) as u32,
     }
 }
 

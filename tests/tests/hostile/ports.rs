@@ -58,7 +58,12 @@ impl Client {
 
     fn listen(&mut self, instance: u32, address: &str, port: u16) -> u32 {
         let local = at(address, port);
-        let ask = |slot| Submission::Listen { socket: socket(slot), local, backlog: 4 };
+        let ask = |slot| Submission::Listen {
+            socket: socket(slot),
+            local,
+            backlog: 4,
+            opening: Opening::default(),
+        };
         self.open(instance, ask).1
     }
 
@@ -84,7 +89,16 @@ pub fn listen_on_both_shards(ground: &Ground) -> HostileClient {
     let local = at(LEFT_ADDRESS, PEER_PORT);
     bind(&peer, 0);
     for shard in [LEFT, LEFT + 1] {
-        peer.operate(0, shard, &Submission::Listen { socket: socket(0), local, backlog: 64 });
+        peer.operate(
+            0,
+            shard,
+            &Submission::Listen {
+                socket: socket(0),
+                local,
+                backlog: 64,
+                opening: Opening::default(),
+            },
+        );
     }
     eventually("two listening shards", || {
         let sockets = ground.daemon.status().sockets;

@@ -6,7 +6,8 @@ use std::sync::Arc;
 
 use dmm_proto::arena::ChunkPool;
 use dmm_proto::fifo::{DaemonLine, FifoParts, RxFifo, State, TxFifo};
-use dmm_proto::op::{Completion, How, Socket, SocketOption, Submission};
+use dmm_proto::info::TcpInfo;
+use dmm_proto::op::{Completion, How, Opening, Socket, SocketOption, Submission};
 use dmm_proto::session::{Memory, StackInfo};
 use dmm_proto::shared::Shared;
 use nix::errno::Errno;
@@ -28,6 +29,7 @@ pub struct World {
     pool: Arc<ChunkPool>,
     fifo: u32,
     redirects: bool,
+    openings: BTreeMap<Key, Opening>,
     stacks: Vec<StackInfo>,
     pub(super) sockets: BTreeMap<Key, Held>,
     /// What closed streams still have to send, with the reader.
@@ -93,6 +95,7 @@ impl World {
             pool: Arc::new(ChunkPool::new(geometry.chunks)),
             fifo: setup.fifo,
             redirects: setup.redirects,
+            openings: BTreeMap::new(),
             stacks: stacks.to_vec(),
             sockets: BTreeMap::new(),
             lingering: Vec::new(),
@@ -127,7 +130,8 @@ impl World {
             None => assert!(opens, "{submission:?} for a free slot"),
         }
         match submission {
-            Submission::Connect { local, remote, .. } => {
+            Submission::Connect { local, remote, opening, .. } => {
+                self.openings.insert(key, opening);
                 self.connect(key, socket, local.0, remote.0)
             }
             Submission::Listen { local, .. } => self.listen(key, socket, local.0),
@@ -145,13 +149,23 @@ impl World {
                 }
             }
             Submission::Rehome { .. } => {}
-            Submission::Inform { .. } => {
-                let (errno, words) = (Errno::EOPNOTSUPP as u32, Default::default());
-                self.complete(key, Completion::Info { socket, errno, part: 0, words });
-            }
+            Submission::Inform { number, .. } => self.inform(key, socket, number),
             Submission::Shutdown { how, .. } => self.shutdown(key, how),
             Submission::SetOption { option, value, .. } => self.set_option(key, option, value),
             Submission::Close { .. } => self.close(key),
+        }
+    }
+
+    /// A connection knows of what it was opened with, and nothing else.
+    fn inform(&mut self, key: Key, socket: Socket, number: u32) {
+        let Some(opening) = self.openings.get(&key).copied() else {
+            let (errno, words) = (Errno::EOPNOTSUPP as u16, Default::default());
+            self.complete(key, Completion::Info { socket, number, errno, part: 0, words });
+            return;
+        };
+        let info = TcpInfo { adv_mss: opening.max_segment.into(), ..TcpInfo::default() };
+        for (part, words) in (0..).zip(info.encode()) {
+            self.complete(key, Completion::Info { socket, number, errno: 0, part, words });
         }
     }
 
