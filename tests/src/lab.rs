@@ -84,13 +84,42 @@ impl Lab {
         Self::start(links, &config, ground, instances)
     }
 
+    /// As [`Lab::new`], with one instance whose `tcp` is tuned so, and nothing that the kernel does to packets of
+    /// several segments at once.
+    ///
+    /// # Panics
+    /// If any of it cannot be set up.
+    #[must_use]
+    pub fn with_tcp(kind: PortKind, tcp: &Value) -> Self {
+        let link = Link::new(0, kind);
+        let ground = Ground::new();
+        if kind == PortKind::AfPacket {
+            ground.home.join(&link.near_interface(), &ground.peer, &link.kernel_interface());
+        }
+        let mut config = ground.config(&[link], 1);
+        config["stacks"][0]["tcp"] = tcp.clone();
+        let lab = Self::start(vec![link], &config, ground, 1);
+        let (kernel, interface) = (lab.kernel(), link.kernel_interface());
+        kernel.without_offloads(&interface);
+        // Its TCP makes packets of several segments for any device, which the firewall would take as one.
+        kernel.ip(&format!("link set {interface} gso_max_segs 1"));
+        lab
+    }
+
     /// A daemon with one stack, joined with its peer by a `dmm-wire` with these options: by a packet
     /// socket with the kernel, or by any port with another daemon.
     #[must_use]
     pub fn on_cable(kind: PortKind, options: &str, instances: usize) -> Self {
+        Self::on_cable_with_tcp(kind, options, instances, &json!({}))
+    }
+
+    /// As [`Lab::on_cable`], with `tcp` tuned so.
+    #[must_use]
+    pub fn on_cable_with_tcp(kind: PortKind, options: &str, instances: usize, tcp: &Value) -> Self {
         let link = Link::new(0, kind);
         let ground = Ground::new();
-        let config = ground.config(&[link], instances);
+        let mut config = ground.config(&[link], instances);
+        config["stacks"][0]["tcp"] = tcp.clone();
         if kind.joins_daemons() {
             let daemon = Daemon::start(&ground.home, &config);
             let far = ground.far_config(&[link], instances, true);
@@ -268,6 +297,12 @@ impl Lab {
         let mut counters = self.daemon.stats().counters;
         counters.retain(|_, value| *value > 0);
         counters
+    }
+
+    /// The namespace of the kernel that is the peer on the first link.
+    #[must_use]
+    pub fn kernel(&self) -> &Namespace {
+        self.kernels_end(self.link())
     }
 
     fn kernels_end(&self, link: Link) -> &Namespace {

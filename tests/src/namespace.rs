@@ -1,9 +1,13 @@
 //! Network namespaces and what is in them. A namespace goes with everything in it when dropped.
 
 use std::ffi::OsStr;
+use std::fs::{self, File};
+use std::path::Path;
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::thread;
 
+use nix::sched::{CloneFlags, setns};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::Value;
@@ -93,16 +97,44 @@ impl Namespace {
         self.ip(&format!("address add {v6} dev {interface} nodad"));
     }
 
+    /// Has the kernel make and take the very frames that pass an interface.
+    pub fn without_offloads(&self, interface: &str) {
+        let mut ethtool = self.command("ethtool");
+        ethtool.args(["-K", interface, "tx", "off", "sg", "off"]);
+        ethtool.args(["tso", "off", "gso", "off", "gro", "off"]);
+        run(&mut ethtool);
+    }
+
+    /// Does something inside; sockets that it opens stay there.
+    ///
+    /// # Panics
+    /// If it does, or without root.
+    pub fn within<T: Send>(&self, act: impl FnOnce() -> T + Send) -> T {
+        let file = File::open(Path::new("/run/netns").join(&self.name)).expect("ip made it");
+        let inside = || {
+            // A thread has a namespace of its own, which ends with it.
+            setns(file, CloneFlags::CLONE_NEWNET).expect("we are root");
+            act()
+        };
+        thread::scope(|scope| scope.spawn(inside).join().expect("it did not panic"))
+    }
+
+    /// Sets a variable below `net.ipv4`, which holds for IPv6 too where it is TCP's.
+    ///
+    /// # Panics
+    /// If there is none, or it cannot be so.
+    pub fn set(&self, variable: &str, value: &str) {
+        let path = Path::new("/proc/sys/net/ipv4").join(variable);
+        self.within(|| fs::write(path, value)).unwrap_or_else(|e| panic!("{variable}: {e}"));
+    }
+
     /// Joins this namespace's new interface `near` with `other`'s new interface `far`, with every
     /// offload off: what one end leaves to hardware that is not there, a packet socket at the other
     /// would see undone (wrong checksums, frames above the MTU).
     pub fn join(&self, near: &str, other: &Self, far: &str) {
         self.ip(&format!("link add {near} type veth peer name {far} netns {}", other.name));
         for (namespace, interface) in [(self, near), (other, far)] {
-            let mut ethtool = namespace.command("ethtool");
-            ethtool.args(["-K", interface, "tx", "off", "sg", "off"]);
-            ethtool.args(["tso", "off", "gso", "off", "gro", "off"]);
-            run(&mut ethtool);
+            namespace.without_offloads(interface);
             namespace.ip(&format!("link set {interface} up"));
         }
     }

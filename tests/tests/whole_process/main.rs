@@ -19,6 +19,7 @@ mod huge_pages;
 mod impaired;
 mod leftovers;
 mod like_std;
+mod linux;
 mod matrix;
 mod nic;
 mod proxy;
