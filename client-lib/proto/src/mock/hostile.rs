@@ -101,7 +101,7 @@ impl LyingHello {
         let mut noise: Vec<u8> = (0..4096).map(|_| random.next() as u8).collect();
         match self {
             Self::Version(version) => hello.send_version(socket, version),
-            Self::Cut(len) => send(socket, &b"DMMhello\x01\0\0\0\x30\0\0\0hostile\0"[..len], &[]),
+            Self::Cut(len) => send(socket, &hello.packet()[..len], &[]),
             Self::Long => send(socket, &noise, &[]),
             Self::Garbage => {
                 noise.truncate(1 + random.below(300) as usize);
