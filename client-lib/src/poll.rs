@@ -153,9 +153,10 @@ impl Core {
                 Readiness { readable, ..Readiness::default() }
             }
             Role::Datagram { .. } => Readiness {
-                readable: lock(&self.rx).available() > 0,
+                // The next call tells it, as select(2) counts it.
+                readable: self.trouble().is_some() || lock(&self.rx).available() > 0,
                 writable: self.has_room(),
-                error: self.pending_error().is_some(),
+                error: self.trouble().is_some() || self.pending_error().is_some(),
                 ..Readiness::default()
             },
             Role::Stream { .. } => self.stream_readiness(),

@@ -13,9 +13,9 @@ use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use dmm_proto::fifo::{FifoParts, RxReader, State, TxWriter};
 use dmm_proto::info::{PART_WORDS, PARTS, TcpInfo};
 use dmm_proto::op::{Opening, Socket, SocketOption};
+use dmm_proto::fifo::{FifoParts, RxReader, State, Trouble, TxWriter};
 use nix::errno::Errno;
 
 use crate::error::{from_daemon, os};
@@ -99,6 +99,8 @@ pub struct Core {
     refused: AtomicU32,
     /// One for each thread that asks.
     questions: Mutex<Vec<Question>>,
+    /// The last error that did not end the socket and was told.
+    trouble_told: AtomicU32,
 }
 
 /// What the program chose for the socket; clones of a handle share it.
@@ -219,6 +221,7 @@ impl Core {
             error_told: AtomicBool::new(false),
             refused: AtomicU32::new(0),
             questions: Mutex::default(),
+            trouble_told: AtomicU32::new(0),
         })
     }
 
@@ -399,13 +402,30 @@ impl Core {
         if refused != 0 {
             return Some(from_daemon(refused));
         }
-        self.tell_error()
+        self.tell_trouble().or_else(|| self.tell_error())
     }
 
     /// The error that ended the socket, once.
     pub(crate) fn tell_error(&self) -> Option<io::Error> {
         let error = self.pending_error()?;
         (!self.error_told.swap(true, Ordering::AcqRel)).then_some(error)
+    }
+
+    /// An error that did not end the socket, if it was not told yet.
+    pub(crate) fn trouble(&self) -> Option<Trouble> {
+        if self.phase() != Phase::Open {
+            return None;
+        }
+        let trouble = Trouble(self.parts.daemon.trouble.load(Ordering::Acquire));
+        let news = trouble.0 != self.trouble_told.load(Ordering::Acquire);
+        (news && trouble.errno() != 0).then_some(trouble)
+    }
+
+    /// As [`Core::trouble`], telling it.
+    pub(crate) fn tell_trouble(&self) -> Option<io::Error> {
+        let trouble = self.trouble()?;
+        let first = self.trouble_told.swap(trouble.0, Ordering::AcqRel) != trouble.0;
+        first.then(|| from_daemon(trouble.errno()))
     }
 
     /// Keeps the errno of an option that the stack refused.

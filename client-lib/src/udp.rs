@@ -106,7 +106,8 @@ impl UdpSocket {
     /// Sends a datagram to the connected peer.
     ///
     /// # Errors
-    /// `EDESTADDRREQ` without one; else as [`UdpSocket::send_to`].
+    /// `EDESTADDRREQ` without one; `ECONNREFUSED` and others of udp(7) if an earlier datagram did not get
+    /// there; else as [`UdpSocket::send_to`].
     pub fn send(&self, bytes: &[u8]) -> io::Result<usize> {
         lock(&self.inner.peer).ok_or_else(|| os(Errno::EDESTADDRREQ))?;
         self.transmit(self.write_patience(), bytes, None)
@@ -182,6 +183,10 @@ impl UdpSocket {
             if core.is_broken() {
                 return Some(Err(core.pending_error().unwrap_or_else(|| os(Errno::EPIPE))));
             }
+            // As on Linux, what was said of an earlier one is told first, whichever call comes next.
+            if let Some(error) = core.tell_trouble() {
+                return Some(Err(error));
+            }
             let (sent, tell) = {
                 let mut tx = lock(&core.tx);
                 let mut sent = tx.write_datagram(&header, bytes);
@@ -205,7 +210,9 @@ impl UdpSocket {
     /// Receives a datagram, cut to the buffer's length, and says whose it is.
     ///
     /// # Errors
-    /// `EAGAIN` if it may not wait any longer, `ECONNRESET` if the daemon ended.
+    /// `EAGAIN` if it may not wait any longer, `ECONNRESET` if the daemon ended. Of a connected socket also
+    /// what the network said of a datagram that it sent (udp(7)): `ECONNREFUSED` if nobody is bound to the
+    /// peer's port, `EHOSTUNREACH`, `EMSGSIZE`, ..., each told once by one call.
     pub fn recv_from(&self, bytes: &mut [u8]) -> io::Result<(usize, SocketAddr)> {
         self.receive(self.read_patience(), bytes, false)
     }
@@ -243,6 +250,9 @@ impl UdpSocket {
         let Inner { client, core, local, .. } = &*self.inner;
         let mut owes = false;
         let outcome = client.session.wait(&core.waiters, patience, || {
+            if let Some(error) = core.tell_trouble() {
+                return Some(Err(error));
+            }
             let header = {
                 let mut rx = lock(&core.rx);
                 let header = rx.read_datagram(bytes, peek);
@@ -375,7 +385,8 @@ impl UdpSocket {
         Ok(self.inner.core.options.traffic_class.load(Ordering::Relaxed) as u8)
     }
 
-    /// An option's value that the stack refused, told once; `ECONNRESET` if the daemon ended.
+    /// An option's value that the stack refused, or what the network said of a datagram, told once;
+    /// `ECONNRESET` if the daemon ended.
     ///
     /// # Errors
     /// None at present.

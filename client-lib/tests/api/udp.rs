@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use crate::common::{FakeDaemon, Setup, eventually, fake::let_it_sleep, pattern};
-use dmm::{Client, UdpSocket, errno};
+use dmm::{Client, Events, Interest, Poll, Token, UdpSocket, errno};
 use nix::errno::Errno;
 
 fn pair(client: &Client) -> (UdpSocket, UdpSocket) {
@@ -52,6 +52,50 @@ fn a_connected_socket_hears_its_peer_only() {
     let mut buffer = [0; 64];
     assert_eq!(b.recv(&mut buffer).unwrap(), 2);
     assert_eq!(&buffer[..2], b"me");
+}
+
+/// udp(7): whichever call comes next tells it, once; and a poll says that there is something to tell.
+#[test]
+fn what_became_of_a_datagram_is_told_once_by_the_next_call() {
+    let daemon = FakeDaemon::start();
+    let client = Client::attach(daemon.path()).unwrap();
+    let (a, b) = pair(&client);
+    let nobody: SocketAddr = "10.0.0.1:9".parse().unwrap();
+    a.set_read_timeout(Some(Duration::from_secs(30))).unwrap();
+    a.connect(nobody).unwrap();
+    for told_by in ["recv", "send", "take_error"] {
+        let poll = Poll::new();
+        poll.register(&a, Token(7), Interest::READABLE).unwrap();
+        a.send(b"anybody?").unwrap();
+        let mut events = Events::with_capacity(4);
+        eventually("an event", || {
+            poll.wait(&mut events, Some(Duration::from_millis(10))).unwrap();
+            events.iter().any(|event| event.is_error() && event.is_readable())
+        });
+        let error = match told_by {
+            "recv" => a.recv(&mut [0; 8]).unwrap_err(),
+            "send" => a.send(b"again").unwrap_err(),
+            _ => a.take_error().unwrap().unwrap(),
+        };
+        assert_eq!(errno(&error), Errno::ECONNREFUSED as i32, "{told_by}");
+        assert!(a.take_error().unwrap().is_none(), "{told_by}");
+        poll.deregister(&a).unwrap();
+    }
+    // Asleep, it is woken.
+    std::thread::scope(|scope| {
+        let waiting = scope.spawn(|| a.recv(&mut [0; 8]));
+        let_it_sleep();
+        a.send(b"anybody?").unwrap();
+        let error = waiting.join().unwrap().unwrap_err();
+        assert_eq!(errno(&error), Errno::ECONNREFUSED as i32);
+    });
+    // Without a peer, nothing is told.
+    b.set_read_timeout(Some(Duration::from_millis(50))).unwrap();
+    b.send_to(b"anybody?", nobody).unwrap();
+    assert_eq!(errno(&b.recv(&mut [0; 8]).unwrap_err()), Errno::EAGAIN as i32);
+    a.connect(b.local_addr().unwrap()).unwrap();
+    a.send(b"you").unwrap();
+    assert_eq!(b.recv(&mut [0; 8]).unwrap(), 3);
 }
 
 #[test]

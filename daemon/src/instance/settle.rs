@@ -52,6 +52,12 @@ impl Instance {
                 self.set_error(socket, errno);
                 self.raise(socket, State::BROKEN);
             }
+            Event::Troubled { socket, errno } => {
+                if let Some(entry) = self.sockets.get(socket).filter(|s| s.owner.is_some()) {
+                    entry.daemon.report(errno as u32);
+                    self.look(socket);
+                }
+            }
             Event::Breach { socket, breach } => {
                 if let Some(owner) = self.sockets.get(socket).and_then(|entry| entry.owner) {
                     self.breaches.push((owner, breach));

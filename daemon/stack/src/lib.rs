@@ -199,6 +199,13 @@ pub enum Event {
         /// As recv(2) and send(2) say it: `ECONNRESET`, `ETIMEDOUT`.
         errno: Errno,
     },
+    /// Somebody said that a datagram of a connected UDP socket, which goes on, did not get there.
+    Troubled {
+        /// The socket.
+        socket: SocketId,
+        /// As udp(7) has it: `ECONNREFUSED`, `EHOSTUNREACH`, `EMSGSIZE`, ...
+        errno: Errno,
+    },
     /// The owner of the socket broke the contract of shared memory.
     Breach {
         /// The socket.
@@ -255,6 +262,7 @@ impl Event {
             | Self::Writable { socket }
             | Self::Ended { socket }
             | Self::Broken { socket, .. }
+            | Self::Troubled { socket, .. }
             | Self::Breach { socket, .. }
             | Self::Gone { socket } => Some(socket),
             Self::Ponged { .. } => None,

@@ -29,3 +29,4 @@ mod service;
 mod testpmd;
 mod transfer;
 mod udp;
+mod udp_like_linux;

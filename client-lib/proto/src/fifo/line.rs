@@ -30,6 +30,8 @@ pub struct DaemonLine {
     pub rx_capacity: AtomicU32,
     /// Datagrams dropped because the rx FIFO was full.
     pub rx_dropped: AtomicU32,
+    /// The last error that did not end the socket: [`Trouble`].
+    pub trouble: AtomicU32,
 }
 
 /// A socket's words that the client writes (and, for the `told` and `claim` words, both).
@@ -64,6 +66,7 @@ impl DaemonLine {
         self.error.store(0, Ordering::Relaxed);
         self.rx_stalls.store(0, Ordering::Relaxed);
         self.rx_dropped.store(0, Ordering::Relaxed);
+        self.trouble.store(0, Ordering::Relaxed);
         self.rx_capacity.store(rx_capacity, Ordering::Release);
     }
 
@@ -71,6 +74,13 @@ impl DaemonLine {
     pub fn raise(&self, bits: u32) {
         // Only this side writes the word, so a load and a store make an update.
         self.state.store(self.state.load(Ordering::Relaxed) | bits, Ordering::Release);
+    }
+
+    /// Tells of an error that does not end the socket.
+    pub fn report(&self, errno: u32) {
+        // As above.
+        let last = Trouble(self.trouble.load(Ordering::Relaxed));
+        self.trouble.store(last.next(errno).0, Ordering::Release);
     }
 }
 
@@ -132,6 +142,29 @@ impl State {
     #[must_use]
     pub const fn has(self, bits: u32) -> bool {
         self.0 & bits == bits
+    }
+}
+
+/// An error that did not end the socket, and how many there were: a client tells each number once.
+///
+/// In 32 bits: `| count:20 | errno:12 |`, 0 before the first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Trouble(pub u32);
+
+impl Trouble {
+    const ERRNO_BITS: u32 = 12;
+
+    /// The word for the next error.
+    #[must_use]
+    pub const fn next(self, errno: u32) -> Self {
+        let count = (self.0 >> Self::ERRNO_BITS).wrapping_add(1);
+        Self(count << Self::ERRNO_BITS | errno & ((1 << Self::ERRNO_BITS) - 1))
+    }
+
+    /// The errno, 0 before the first error.
+    #[must_use]
+    pub const fn errno(self) -> u32 {
+        self.0 & ((1 << Self::ERRNO_BITS) - 1)
     }
 }
 

@@ -37,7 +37,7 @@ mod span;
 
 pub use client::{RxReader, TxWriter};
 pub use daemon::{FifoParts, RxFifo, TxFifo};
-pub use line::{Anchor, ClientLine, DaemonLine, State, claim};
+pub use line::{Anchor, ClientLine, DaemonLine, State, Trouble, claim};
 #[cfg(not(loom))]
 pub use span::{RxSpan, TxSpan};
 

@@ -22,16 +22,19 @@ impl World {
             });
             match &mut held.kind {
                 Kind::Stream(stream) => moved |= self.pump_stream(key, stream),
-                Kind::Datagram { fifos, peer } => {
-                    moved |= self.pump_datagrams(held.local, fifos, *peer);
+                Kind::Datagram { fifos, peer, troubled } => {
+                    moved |= self.pump_datagrams(held.local, fifos, (*peer, troubled));
                 }
                 Kind::Listener { .. } | Kind::Nowhere => {}
             }
             let mut look = false;
+            if let Kind::Datagram { troubled, .. } = &mut held.kind {
+                look = std::mem::take(troubled);
+            }
             if let (Some(fifos), Some(before)) = (held.fifos(), before) {
                 let granted = fifos.tx.grant();
                 let room = granted || fifos.tx.queued() < before;
-                look = room && fifos.tx.take_wanted();
+                look |= room && fifos.tx.take_wanted();
             }
             self.sockets.insert(key, held);
             if look {
@@ -107,7 +110,7 @@ impl World {
         &mut self,
         from: SocketAddr,
         fifos: &mut Fifos,
-        peer: Option<SocketAddr>,
+        (peer, troubled): (Option<SocketAddr>, &mut bool),
     ) -> bool {
         let mut moved = false;
         while let Some(header) = fifos.tx.next_datagram().unwrap() {
@@ -117,14 +120,21 @@ impl World {
             fifos.tx.consume_datagram(&header);
             let Some(to) = header.peer.map(|peer| peer.0).or(peer) else { continue };
             let found = self.sockets.iter_mut().find_map(|(key, held)| match &mut held.kind {
-                Kind::Datagram { fifos, peer }
+                Kind::Datagram { fifos, peer, .. }
                     if held.local.port() == to.port() && peer.is_none_or(|peer| peer == from) =>
                 {
                     Some((*key, &mut fifos.rx))
                 }
                 _ => None,
             });
-            let Some((key, rx)) = found else { continue };
+            let Some((key, rx)) = found else {
+                // Nobody is there, as the network says of a connected socket's datagrams.
+                if peer == Some(to) {
+                    fifos.daemon.report(Errno::ECONNREFUSED as u32);
+                    *troubled = true;
+                }
+                continue;
+            };
             rx.refresh().unwrap();
             let header =
                 Header { len: payload.len(), peer: Some(from.into()), local: Some(to.into()) };

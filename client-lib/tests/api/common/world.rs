@@ -53,6 +53,8 @@ pub(super) enum Kind {
     Datagram {
         fifos: Fifos,
         peer: Option<SocketAddr>,
+        /// It is to be told of an error.
+        troubled: bool,
     },
     /// Connecting to the black hole.
     Nowhere,
@@ -288,7 +290,7 @@ impl World {
             return;
         }
         let local = self.complete_address(local);
-        let kind = Kind::Datagram { fifos: self.make_fifos(key), peer: None };
+        let kind = Kind::Datagram { fifos: self.make_fifos(key), peer: None, troubled: false };
         self.sockets.insert(key, Held { socket, local, kind });
         self.open(key);
         self.complete(key, Completion::Bound { socket, errno: 0, local: Some(local.into()) });

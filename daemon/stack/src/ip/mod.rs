@@ -13,6 +13,7 @@ pub(crate) mod neighbours;
 pub(crate) mod net;
 pub(crate) mod packet;
 pub(crate) mod reassembly;
+pub(crate) mod trouble;
 
 pub(crate) use admission::{Admitted, admit};
 pub(crate) use counters::{Counters, MEANINGS};

@@ -14,7 +14,7 @@ use super::segment::{Cookie, Segment, flag};
 use super::tcp::{Arrival, Connection, answer_to_stray, mss_default, write_segment};
 use crate::ip::neighbours::Purpose;
 use crate::ip::packet::{UDP_BYTES, class_of, headers_bytes};
-use crate::ip::{self, Admitted, admit};
+use crate::ip::{self, Admitted, admit, trouble};
 use crate::sockets::Owner;
 use crate::sockets::slots::SlotIndex;
 
@@ -30,7 +30,7 @@ impl NativeStack {
         let mac = self.link.mac();
         let admitted = admit(frame, mac, &self.sockets.net, &mut self.link.counters);
         let Some(Admitted { traffic, message }) = admitted else { return };
-        let payload = message.map_or(&[][..], |message| message.bytes);
+        let payload = message.as_ref().map_or(&[][..], |message| message.bytes);
         match traffic {
             Traffic::Tcp(flow) => self.receive_tcp(now, (class_of(bytes), payload), flow, tx),
             Traffic::Udp(flow) => self.receive_udp(now, (bytes, payload), flow, tx),
@@ -43,6 +43,11 @@ impl NativeStack {
             Traffic::IcmpError { embedded: Some((Transport::Tcp, flow)) } => {
                 self.receive_trouble(bytes, flow);
             }
+            Traffic::IcmpError { embedded: Some((Transport::Udp, flow)) }
+                if message
+                    .as_ref()
+                    .and_then(trouble::fatal)
+                    .is_some_and(|errno| self.sockets.take_trouble(&flow, errno)) => {}
             Traffic::IcmpError { .. } => self.link.counters.drop_icmp_error += 1,
             Traffic::Malformed => self.link.counters.drop_malformed += 1,
             Traffic::IcmpEchoReply => match self.echoes.hear(now, bytes) {

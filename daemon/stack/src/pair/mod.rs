@@ -59,6 +59,8 @@ pub struct Seen {
     pub ended: bool,
     /// The connection broke.
     pub broken: Option<Errno>,
+    /// What was said of a datagram, the last word, and how often.
+    pub troubled: Option<(Errno, u32)>,
     /// The client broke the contract.
     pub breach: Option<Breach>,
     /// Nothing is left.
@@ -399,6 +401,10 @@ impl Side {
             Event::Writable { .. } => seen.writable += 1,
             Event::Ended { .. } => seen.ended = true,
             Event::Broken { errno, .. } => seen.broken = Some(errno),
+            Event::Troubled { errno, .. } => {
+                let before = seen.troubled.map_or(0, |(_, count)| count);
+                seen.troubled = Some((errno, before + 1));
+            }
             Event::Breach { breach, .. } => seen.breach = Some(breach),
             Event::Gone { .. } => seen.gone = true,
             Event::Ponged { .. } => {}

@@ -12,14 +12,14 @@ use ::smoltcp::wire::{
     EthernetFrame, EthernetProtocol, IpListenEndpoint, IpProtocol, Ipv4Packet, Ipv6Packet,
     TcpPacket,
 };
-use dmm_port::flow::{Flow, Traffic};
+use dmm_port::flow::{Flow, Traffic, Transport};
 use dmm_port::{Instant, RxChecksum, RxFrame, TxBurst};
 
 use super::SmoltcpStack;
 use super::challenge;
 use super::connection::{Connection, Phase};
 use super::sequence::{REPETITIONS, Verdict};
-use crate::ip::admit;
+use crate::ip::{admit, trouble};
 use crate::sockets::Owner;
 use crate::sockets::slots::SlotIndex;
 
@@ -43,6 +43,12 @@ impl SmoltcpStack {
             }
             Traffic::Fragment { .. } => self.receive_fragment(now, bytes, tx),
             Traffic::Arp { .. } | Traffic::Ndp { .. } => self.receive_neighbour(now, bytes, tx),
+            Traffic::IcmpError { embedded: Some((Transport::Udp, flow)) }
+                if admitted
+                    .message
+                    .as_ref()
+                    .and_then(trouble::fatal)
+                    .is_some_and(|errno| self.sockets.take_trouble(&flow, errno)) => {}
             Traffic::IcmpError { .. } => self.counters.drop_icmp_error += 1,
             Traffic::Malformed => self.counters.drop_malformed += 1,
             Traffic::IcmpEchoReply => match self.echoes.hear(now, bytes) {

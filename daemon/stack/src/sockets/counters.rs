@@ -8,6 +8,8 @@ counters! {
     rx_datagrams = "rx.udp_datagrams",
     /// UDP datagrams sent.
     tx_datagrams = "tx.udp_datagrams",
+    /// ICMP errors about datagrams that connected UDP sockets were told of.
+    troubles = "udp.errors_told",
     /// Connections opened actively that were established.
     connected = "tcp.connected",
     /// Connections accepted into a backlog or by a credit.

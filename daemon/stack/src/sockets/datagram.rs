@@ -11,6 +11,7 @@ use dmm_proto::Breach;
 use dmm_proto::fifo::datagram::Header;
 use dmm_proto::fifo::{RxFifo, TxFifo};
 use dmm_proto::op::Address;
+use nix::errno::Errno;
 
 use crate::ip::net::{Net, is_unicast};
 use crate::sockets::backoff::Backoff;
@@ -51,6 +52,10 @@ pub(crate) struct Datagram {
     pub(crate) active: bool,
     /// Datagrams were delivered that are not published yet.
     pub(crate) delivered: bool,
+    /// Something was sent to the peer that it has now.
+    pub(crate) sent_to_peer: bool,
+    /// What was said of it, and its owner was not told yet.
+    pub(crate) trouble: Option<Errno>,
 }
 
 impl Datagram {
@@ -70,6 +75,8 @@ impl Datagram {
             given_up: None,
             active: true,
             delivered: false,
+            sent_to_peer: false,
+            trouble: None,
         }
     }
 

@@ -155,7 +155,7 @@ impl<C: Connection> Sockets<C> {
                 return Err(Errno::ENETUNREACH);
             }
         }
-        datagram.peer = peer;
+        (datagram.peer, datagram.sent_to_peer) = (peer, false);
         Ok(())
     }
 

@@ -8,9 +8,11 @@ use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use dmm_port::Instant;
+use dmm_port::flow::Flow;
 use dmm_proto::Breach;
 use dmm_proto::fifo::TxFifo;
 use dmm_proto::fifo::datagram::Header;
+use nix::errno::Errno;
 
 use super::datagram::{Datagram, NEIGHBOUR_PATIENCE};
 use super::slots::SlotIndex;
@@ -85,6 +87,24 @@ impl<C: Connection> Sockets<C> {
         self.slots.mark(index);
     }
 
+    /// Takes an error about a datagram that we sent with these ends, which the connected socket is told
+    /// that may have sent it (RFC 1122 section 4.1.3.3). Returns whether there is one.
+    pub(crate) fn take_trouble(&mut self, flow: &Flow, errno: Errno) -> bool {
+        // Who is on the way saw the address that we came from; a socket on any address has no other.
+        if !self.net.is_own(flow.local.ip()) {
+            return false;
+        }
+        let Some(index) = self.datagram_for(flow.local) else { return false };
+        let Some(datagram) = self.slots.datagram(index) else { return false };
+        let could_be = datagram.sent_to_peer && datagram.peer == Some(flow.remote);
+        if could_be {
+            datagram.trouble = Some(errno);
+            self.counters.troubles += 1;
+            self.slots.mark(index);
+        }
+        could_be
+    }
+
     /// Serves a UDP socket. Returns false if slots have run out.
     pub(crate) fn serve_datagram(
         &mut self,
@@ -115,6 +135,9 @@ impl<C: Connection> Sockets<C> {
                 datagram.active = true;
                 self.events.push(Event::Readable { socket });
             }
+        }
+        if let Some(errno) = datagram.trouble.take() {
+            self.events.push(Event::Troubled { socket, errno });
         }
         let turn = self.send_datagrams(now, index, carry)?;
         let Some(datagram) = self.slots.datagram(index) else { return Ok(true) };
@@ -200,6 +223,8 @@ impl<C: Connection> Sockets<C> {
             }
             let Some(datagram) = self.slots.datagram(index) else { break };
             datagram.neighbour_since = None;
+            let to = route.map(|(_, to)| to);
+            datagram.sent_to_peer |= carried == Carried::Sent && to == datagram.peer;
             if let Some(fifo) = &mut datagram.tx {
                 let before = fifo.queued();
                 fifo.consume_datagram(&header);

@@ -9,7 +9,7 @@ use nix::errno::Errno;
 use crate::{V4, V6, clean, left, right, secs};
 
 /// An error about the packet in `frame`, which the left station sent, from somebody on the way.
-fn error(frame: &[u8], (kind, code, last): (u8, u8, u32)) -> Vec<u8> {
+pub(crate) fn error(frame: &[u8], (kind, code, last): (u8, u8, u32)) -> Vec<u8> {
     let quoted = &frame[14..];
     let v4 = quoted[0] >> 4 == 4;
     let mut message = vec![kind, code, 0, 0];

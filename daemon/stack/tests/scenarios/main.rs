@@ -18,6 +18,7 @@ mod network;
 mod pings;
 mod stream;
 mod udp;
+mod unreachable;
 
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;

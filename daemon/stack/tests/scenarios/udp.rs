@@ -9,7 +9,7 @@ use etherparse::{Ipv6ExtensionSlice, NetSlice, SlicedPacket};
 
 use crate::{IP_KINDS, V6, clean, left, right, secs};
 
-fn send(pair: &mut Pair, client: &mut Client, peer: Option<SocketAddr>, len: usize) {
+pub(crate) fn send(pair: &mut Pair, client: &mut Client, peer: Option<SocketAddr>, len: usize) {
     let payload: Vec<u8> = (0..len as u64).map(byte_at).collect();
     let header = Header { len, peer: peer.map(Into::into), local: None };
     // A datagram that does not fit is wished room for, as a library does.
@@ -27,7 +27,7 @@ fn send(pair: &mut Pair, client: &mut Client, peer: Option<SocketAddr>, len: usi
     pair.submit(client.end, Request::Send { socket });
 }
 
-fn receive(pair: &mut Pair, client: &mut Client) -> Option<Header> {
+pub(crate) fn receive(pair: &mut Pair, client: &mut Client) -> Option<Header> {
     let mut buffer = vec![0; 65_535];
     let mut header = None;
     pair.run_until(secs(5), |_| {
