@@ -45,7 +45,7 @@ pub use poll::{Event, Events, Interest, Poll, Source, Token};
 pub use tcp::{
     ConnectOptions, Incoming, ListenOptions, Received, Reserved, TcpListener, TcpStream,
 };
-pub use udp::UdpSocket;
+pub use udp::{Arrival, UdpSocket};
 
 /// The program in the README, compiled with the crate's other examples.
 #[cfg(doctest)]

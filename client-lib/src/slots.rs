@@ -200,7 +200,9 @@ impl Slots {
                 let (local, remote) = (local.into(), remote.into());
                 Submission::Connect { socket, local, remote, opening }
             }
-            Role::Datagram { local } => Submission::Bind { socket, local: local.into() },
+            Role::Datagram { local, shares } => {
+                Submission::Bind { socket, local: local.into(), shares }
+            }
             Role::Listener(_) => return Err(Breach::Kind),
         };
         channels.defer(instance, again)

@@ -13,9 +13,9 @@ use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
+use dmm_proto::fifo::{FifoParts, RxReader, State, Trouble, TxWriter};
 use dmm_proto::info::{PART_WORDS, PARTS, TcpInfo};
 use dmm_proto::op::{Opening, Socket, SocketOption};
-use dmm_proto::fifo::{FifoParts, RxReader, State, Trouble, TxWriter};
 use nix::errno::Errno;
 
 use crate::error::{from_daemon, os};
@@ -29,7 +29,7 @@ pub(crate) enum Role {
     /// A TCP listener.
     Listener(Mutex<Backlog>),
     /// A UDP socket, and where to bind it again if that is redirected.
-    Datagram { local: SocketAddr },
+    Datagram { local: SocketAddr, shares: bool },
 }
 
 /// A listener's connections that nobody took yet, and its credits.
@@ -115,6 +115,10 @@ pub(crate) struct Options {
     pub(crate) reset_on_close: AtomicBool,
     pub(crate) cork: AtomicBool,
     pub(crate) traffic_class: AtomicU32,
+    pub(crate) broadcast: AtomicBool,
+    /// One more than the hops of packets to groups that were chosen, 0 for the default.
+    pub(crate) group_hops: AtomicU32,
+    pub(crate) group_silent: AtomicBool,
 }
 
 /// How long a call may take.

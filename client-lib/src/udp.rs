@@ -3,15 +3,19 @@
 //! Owned by programs. A datagram is written whole or not at all, so two threads that send never
 //! mix theirs.
 
+mod arrival;
+mod many;
+
 use std::fmt;
 use std::io;
-use std::net::{SocketAddr, ToSocketAddrs};
+use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use dmm_proto::fifo::datagram::{Header, PAYLOAD_MAX};
 use dmm_proto::op::{SocketOption, Submission};
+use dmm_proto::session::StackInfo;
 use nix::errno::Errno;
 
 use crate::client::Client;
@@ -19,6 +23,7 @@ use crate::error::{from_daemon, os};
 use crate::socket::{Core, Patience, Role};
 use crate::tcp::{check_hops, hops_of};
 use crate::waiter::lock;
+pub use arrival::Arrival;
 
 /// A UDP socket, shaped like [`std::net::UdpSocket`]. Closed when its last clone is dropped.
 pub struct UdpSocket {
@@ -29,6 +34,8 @@ struct Inner {
     client: Client,
     core: Arc<Core>,
     local: SocketAddr,
+    /// What is known of the stack that it is on.
+    stack: StackInfo,
     /// The only peer, if it is connected; locked while that changes.
     peer: Mutex<Option<SocketAddr>>,
 }
@@ -37,7 +44,7 @@ impl Drop for Inner {
     fn drop(&mut self) {
         let core = &self.core;
         self.client.session.close(core, std::iter::once_with(|| core.instance()));
-        if matches!(core.role, Role::Datagram { local } if local.port() != 0) {
+        if matches!(core.role, Role::Datagram { local, .. } if local.port() != 0) {
             self.client.session.wait_until_closed(core);
         }
     }
@@ -95,12 +102,12 @@ impl UdpSocket {
     ///
     /// # Errors
     /// `EMSGSIZE` above 65,507 bytes; `EAFNOSUPPORT` from an IPv4 socket to an IPv6 address, and
-    /// `ENETUNREACH` the other way round unless it is bound to `::`; `EINVAL` for port 0; `EAGAIN` if
+    /// `ENETUNREACH` the other way round unless it is bound to `::`; `EINVAL` for port 0; `EACCES` for a
+    /// broadcast address without [`UdpSocket::set_broadcast`]; `EAGAIN` if
     /// it may not wait any longer, `ECONNRESET` if the daemon ended.
     pub fn send_to(&self, bytes: &[u8], to: impl ToSocketAddrs) -> io::Result<usize> {
         let to = to.to_socket_addrs()?.next().ok_or_else(|| os(Errno::EINVAL))?;
-        self.check_destination(to)?;
-        self.transmit(self.write_patience(), bytes, Some(to))
+        self.send_between(self.write_patience(), bytes, (None, Some(to)))
     }
 
     /// Sends a datagram to the connected peer.
@@ -109,8 +116,7 @@ impl UdpSocket {
     /// `EDESTADDRREQ` without one; `ECONNREFUSED` and others of udp(7) if an earlier datagram did not get
     /// there; else as [`UdpSocket::send_to`].
     pub fn send(&self, bytes: &[u8]) -> io::Result<usize> {
-        lock(&self.inner.peer).ok_or_else(|| os(Errno::EDESTADDRREQ))?;
-        self.transmit(self.write_patience(), bytes, None)
+        self.send_between(self.write_patience(), bytes, (None, None))
     }
 
     /// Refuses where no datagram can go. What the stack alone knows, it drops and counts.
@@ -121,7 +127,12 @@ impl UdpSocket {
             let errno = if to.is_ipv4() { Errno::ENETUNREACH } else { Errno::EAFNOSUPPORT };
             return Err(os(errno));
         }
-        if to.port() == 0 { Err(os(Errno::EINVAL)) } else { Ok(()) }
+        let broadcast = matches!(to.ip(), IpAddr::V4(v4) if self.inner.stack.is_broadcast(v4));
+        match to.port() {
+            0 => Err(os(Errno::EINVAL)),
+            _ if broadcast && !self.broadcast()? => Err(os(Errno::EACCES)),
+            _ => Ok(()),
+        }
     }
 
     /// Whether nothing can go from this socket to `to` because of its family. One that is bound to
@@ -146,13 +157,7 @@ impl UdpSocket {
     /// # Errors
     /// As those; `EAGAIN` instead of waiting.
     pub fn try_send_to(&self, bytes: &[u8], to: Option<SocketAddr>) -> io::Result<usize> {
-        match to {
-            Some(to) => self.check_destination(to)?,
-            None => {
-                lock(&self.inner.peer).ok_or_else(|| os(Errno::EDESTADDRREQ))?;
-            }
-        }
-        self.transmit(Patience::None, bytes, to)
+        self.send_between(Patience::None, bytes, (None, to))
     }
 
     /// As [`UdpSocket::recv_from`], or with `peek` as [`UdpSocket::peek_from`], on a socket that is
@@ -161,21 +166,22 @@ impl UdpSocket {
     /// # Errors
     /// As those; `EAGAIN` instead of waiting.
     pub fn try_recv_from(&self, bytes: &mut [u8], peek: bool) -> io::Result<(usize, SocketAddr)> {
-        self.receive(Patience::None, bytes, peek)
+        self.receive_from(Patience::None, bytes, peek)
     }
 
     fn transmit(
         &self,
         patience: Patience,
         bytes: &[u8],
-        to: Option<SocketAddr>,
+        (from, to): (Option<IpAddr>, Option<SocketAddr>),
     ) -> io::Result<usize> {
         // RFC 768 over RFC 791: 65,535 - 20 - 8.
         if bytes.len() > PAYLOAD_MAX {
             return Err(os(Errno::EMSGSIZE));
         }
         let Inner { client, core, .. } = &*self.inner;
-        let header = Header { len: bytes.len(), peer: to.map(Into::into), local: None };
+        let local = from.map(|from| SocketAddr::new(from, self.inner.local.port()).into());
+        let header = Header { len: bytes.len(), peer: to.map(Into::into), local };
         let outcome = client.session.wait(&core.waiters, patience, || {
             if client.session.is_dead() {
                 return Some(Err(os(Errno::ECONNRESET)));
@@ -214,7 +220,7 @@ impl UdpSocket {
     /// what the network said of a datagram that it sent (udp(7)): `ECONNREFUSED` if nobody is bound to the
     /// peer's port, `EHOSTUNREACH`, `EMSGSIZE`, ..., each told once by one call.
     pub fn recv_from(&self, bytes: &mut [u8]) -> io::Result<(usize, SocketAddr)> {
-        self.receive(self.read_patience(), bytes, false)
+        self.receive_from(self.read_patience(), bytes, false)
     }
 
     /// As [`UdpSocket::recv_from`], leaving the datagram where it is.
@@ -222,7 +228,7 @@ impl UdpSocket {
     /// # Errors
     /// As [`UdpSocket::recv_from`].
     pub fn peek_from(&self, bytes: &mut [u8]) -> io::Result<(usize, SocketAddr)> {
-        self.receive(self.read_patience(), bytes, true)
+        self.receive_from(self.read_patience(), bytes, true)
     }
 
     /// As [`UdpSocket::recv_from`], for a connected socket.
@@ -230,7 +236,7 @@ impl UdpSocket {
     /// # Errors
     /// As [`UdpSocket::recv_from`].
     pub fn recv(&self, bytes: &mut [u8]) -> io::Result<usize> {
-        self.receive(self.read_patience(), bytes, false).map(|(len, _)| len)
+        self.receive_from(self.read_patience(), bytes, false).map(|(len, _)| len)
     }
 
     /// As [`UdpSocket::peek_from`], for a connected socket.
@@ -238,16 +244,22 @@ impl UdpSocket {
     /// # Errors
     /// As [`UdpSocket::recv_from`].
     pub fn peek(&self, bytes: &mut [u8]) -> io::Result<usize> {
-        self.receive(self.read_patience(), bytes, true).map(|(len, _)| len)
+        self.receive_from(self.read_patience(), bytes, true).map(|(len, _)| len)
     }
 
-    fn receive(
+    fn receive_from(
         &self,
         patience: Patience,
         bytes: &mut [u8],
         peek: bool,
     ) -> io::Result<(usize, SocketAddr)> {
-        let Inner { client, core, local, .. } = &*self.inner;
+        let header = self.receive(patience, bytes, peek)?;
+        let unspecified = SocketAddr::new(self.inner.local.ip(), 0);
+        Ok((header.len.min(bytes.len()), header.peer.map_or(unspecified, |peer| peer.0)))
+    }
+
+    fn receive(&self, patience: Patience, bytes: &mut [u8], peek: bool) -> io::Result<Header> {
+        let Inner { client, core, .. } = &*self.inner;
         let mut owes = false;
         let outcome = client.session.wait(&core.waiters, patience, || {
             if let Some(error) = core.tell_trouble() {
@@ -271,8 +283,11 @@ impl UdpSocket {
             // The datagram is consumed: a daemon that died meanwhile shows at the next call.
             let _ = client.session.ask(core.instance(), receive);
         }
-        let unspecified = SocketAddr::new(local.ip(), 0);
-        Ok((header.len.min(bytes.len()), header.peer.map_or(unspecified, |peer| peer.0)))
+        Ok(header)
+    }
+
+    fn peer(&self) -> Option<SocketAddr> {
+        *lock(&self.inner.peer)
     }
 
     /// This end's address, with the port that the stack chose.
@@ -385,6 +400,12 @@ impl UdpSocket {
         Ok(self.inner.core.options.traffic_class.load(Ordering::Relaxed) as u8)
     }
 
+    fn set_option(&self, option: SocketOption, value: u32) -> io::Result<()> {
+        let Inner { client, core, .. } = &*self.inner;
+        let set = Submission::SetOption { socket: core.socket(), option, value };
+        client.session.ask(core.instance(), set)
+    }
+
     /// An option's value that the stack refused, or what the network said of a datagram, told once;
     /// `ECONNRESET` if the daemon ended.
     ///
@@ -416,7 +437,7 @@ impl Client {
     pub fn bind_udp(&self, stack: Option<&str>, on: impl ToSocketAddrs) -> io::Result<UdpSocket> {
         let mut last = os(Errno::EINVAL);
         for address in on.to_socket_addrs()? {
-            match self.bind_udp_on(stack, address) {
+            match self.bind_udp_on(stack, address, false) {
                 Ok(socket) => return Ok(socket),
                 Err(error) => last = error,
             }
@@ -424,17 +445,45 @@ impl Client {
         Err(last)
     }
 
-    fn bind_udp_on(&self, stack: Option<&str>, address: SocketAddr) -> io::Result<UdpSocket> {
-        let instance = self.next_instance(self.stack(stack)?);
-        let core = self.session.open_slot(instance, Role::Datagram { local: address })?;
-        let bind = Submission::Bind { socket: core.socket(), local: address.into() };
+    /// As [`Client::bind_udp`], sharing the address and port with other sockets of this user that were bound
+    /// like this (`SO_REUSEPORT` in socket(7)): each flow's datagrams go to one of them.
+    ///
+    /// # Errors
+    /// As [`Client::bind_udp`]; `EADDRINUSE` if one of the others does not share, or is another user's;
+    /// `ENOBUFS` beyond 256 of them.
+    pub fn bind_udp_shared(
+        &self,
+        stack: Option<&str>,
+        on: impl ToSocketAddrs,
+    ) -> io::Result<UdpSocket> {
+        let mut last = os(Errno::EINVAL);
+        for address in on.to_socket_addrs()? {
+            match self.bind_udp_on(stack, address, true) {
+                Ok(socket) => return Ok(socket),
+                Err(error) => last = error,
+            }
+        }
+        Err(last)
+    }
+
+    fn bind_udp_on(
+        &self,
+        stack: Option<&str>,
+        address: SocketAddr,
+        shares: bool,
+    ) -> io::Result<UdpSocket> {
+        let stack = self.stack(stack)?.clone();
+        let instance = self.next_instance(&stack);
+        let role = Role::Datagram { local: address, shares };
+        let core = self.session.open_slot(instance, role)?;
+        let bind = Submission::Bind { socket: core.socket(), local: address.into(), shares };
         let bound = self.session.ask(instance, bind).and_then(|()| self.answered(&core));
         match bound {
             Ok(local) => {
                 let local = local.unwrap_or(address);
                 let client = self.clone();
                 Ok(UdpSocket {
-                    inner: Arc::new(Inner { client, core, local, peer: Mutex::default() }),
+                    inner: Arc::new(Inner { client, core, local, stack, peer: Mutex::default() }),
                 })
             }
             Err(error) => {

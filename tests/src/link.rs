@@ -87,6 +87,12 @@ impl Link {
         self.host(family, 77)
     }
 
+    /// The address of all stations of its IPv4 subnet.
+    #[must_use]
+    pub fn broadcast(self) -> IpAddr {
+        self.host(Family::V4, 255)
+    }
+
     fn host(self, family: Family, host: u8) -> IpAddr {
         match family {
             Family::V4 => Ipv4Addr::new(10, 80, self.number, host).into(),

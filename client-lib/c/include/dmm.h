@@ -277,12 +277,37 @@ int dmm_commit(int handle,
                void *bytes,
                size_t filled);
 
+// As recvmsg(2), with the flags of dmm_recv. Of datagrams the address that they were sent to is told if
+// `IP_PKTINFO` or `IPV6_RECVPKTINFO` was set (ip(7), ipv6(7)): `ipi_ifindex` is 1 for the stack's link, and
+// `ipi_spec_dst` is an address to answer from, or 0.0.0.0 for one of the stack's choice.
+//
+// Errors: those of recvmsg(2); `EOPNOTSUPP` for other flags.
+//
+// # Safety
+// `message` must point to a message whose parts are as recvmsg(2) has them.
+ssize_t dmm_recvmsg(int handle,
+                    struct msghdr *message,
+                    int flags);
+
+// As sendmsg(2), with the flags of dmm_send. Datagrams may carry `IP_PKTINFO` or `IPV6_PKTINFO`, whose
+// `ipi_spec_dst` or `ipi6_addr` is the address to come from.
+//
+// Errors: those of sendmsg(2); `EOPNOTSUPP` for other flags.
+//
+// # Safety
+// `message` must point to a message whose parts are as sendmsg(2) has them.
+ssize_t dmm_sendmsg(int handle,
+                    const struct msghdr *message,
+                    int flags);
+
 // As setsockopt(2), with `SO_RCVTIMEO`, `SO_SNDTIMEO`, `SO_KEEPALIVE`, `SO_REUSEADDR` (which makes no
 // difference: a port in TIME-WAIT is free), `SO_LINGER` (off, or on with 0 seconds: a reset),
 // `TCP_NODELAY`, `TCP_CORK`, `TCP_KEEPIDLE`, `TCP_USER_TIMEOUT`, `TCP_MAXSEG` (before it listens or
 // connects), `TCP_FASTOPEN`, `TCP_FASTOPEN_CONNECT`, `IP_TTL`, `IP_TOS`, `IPV6_UNICAST_HOPS` and
 // `IPV6_TCLASS`. With `TCP_FASTOPEN_CONNECT` a non-blocking connect says `EINPROGRESS` all the same;
-// the socket is writable once the SYN waits for its first write.
+// the socket is writable once the SYN waits for its first write. Of UDP sockets also `SO_BROADCAST`,
+// `SO_REUSEPORT` (before it is bound), `IP_MULTICAST_TTL`, `IPV6_MULTICAST_HOPS`, `IP_MULTICAST_LOOP`,
+// `IPV6_MULTICAST_LOOP`, and `IP_PKTINFO` and `IPV6_RECVPKTINFO`, which dmm_recvmsg answers.
 //
 // Errors: those of setsockopt(2); `ENOPROTOOPT` for other options.
 //

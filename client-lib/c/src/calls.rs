@@ -434,14 +434,14 @@ pub unsafe extern "C" fn dmm_writev(handle: c_int, vectors: *const iovec, count:
 }
 
 /// A count of bytes as calls return it.
-fn received(result: io::Result<usize>) -> io::Result<ssize_t> {
+pub(crate) fn received(result: io::Result<usize>) -> io::Result<ssize_t> {
     // A slice has at most `isize::MAX` bytes.
     result.map(|len| len as ssize_t)
 }
 
 /// # Safety
 /// `buffer` must be null or point to `len` writable bytes, which nobody else uses meanwhile.
-unsafe fn writable<'a>(buffer: *mut c_void, len: size_t) -> io::Result<&'a mut [u8]> {
+pub(crate) unsafe fn writable<'a>(buffer: *mut c_void, len: size_t) -> io::Result<&'a mut [u8]> {
     check(buffer, len)?;
     if len == 0 {
         return Ok(&mut []);
@@ -452,7 +452,7 @@ unsafe fn writable<'a>(buffer: *mut c_void, len: size_t) -> io::Result<&'a mut [
 
 /// # Safety
 /// `buffer` must be null or point to `len` readable bytes, which nobody changes meanwhile.
-unsafe fn readable<'a>(buffer: *const c_void, len: size_t) -> io::Result<&'a [u8]> {
+pub(crate) unsafe fn readable<'a>(buffer: *const c_void, len: size_t) -> io::Result<&'a [u8]> {
     check(buffer, len)?;
     if len == 0 {
         return Ok(&[]);
@@ -472,7 +472,7 @@ fn check(buffer: *const c_void, len: size_t) -> io::Result<()> {
 
 /// # Safety
 /// `vectors` must point to `count` vectors.
-unsafe fn all<'a>(vectors: *const iovec, count: c_int) -> io::Result<&'a [iovec]> {
+pub(crate) unsafe fn all<'a>(vectors: *const iovec, count: c_int) -> io::Result<&'a [iovec]> {
     if !(0..=VECTORS_MAX).contains(&count) {
         return Err(os(Errno::EINVAL));
     }

@@ -16,10 +16,12 @@
 
 mod address;
 mod calls;
+mod datagrams;
 mod epoll;
 mod errors;
 mod handles;
 mod in_place;
+mod messages;
 mod options;
 mod poll;
 mod socket;

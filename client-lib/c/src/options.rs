@@ -9,6 +9,7 @@ use dmm::TcpInfo;
 use libc::{linger, socklen_t, timeval};
 use nix::errno::Errno;
 
+use crate::datagrams;
 use crate::errors::{call, done, os};
 use crate::handles;
 use crate::socket::{Choices, ECN_BITS, Socket, State};
@@ -24,7 +25,9 @@ const MSS_DEFAULT: u16 = 536;
 /// `TCP_NODELAY`, `TCP_CORK`, `TCP_KEEPIDLE`, `TCP_USER_TIMEOUT`, `TCP_MAXSEG` (before it listens or
 /// connects), `TCP_FASTOPEN`, `TCP_FASTOPEN_CONNECT`, `IP_TTL`, `IP_TOS`, `IPV6_UNICAST_HOPS` and
 /// `IPV6_TCLASS`. With `TCP_FASTOPEN_CONNECT` a non-blocking connect says `EINPROGRESS` all the same;
-/// the socket is writable once the SYN waits for its first write.
+/// the socket is writable once the SYN waits for its first write. Of UDP sockets also `SO_BROADCAST`,
+/// `SO_REUSEPORT` (before it is bound), `IP_MULTICAST_TTL`, `IPV6_MULTICAST_HOPS`, `IP_MULTICAST_LOOP`,
+/// `IPV6_MULTICAST_LOOP`, and `IP_PKTINFO` and `IPV6_RECVPKTINFO`, which dmm_recvmsg answers.
 ///
 /// Errors: those of setsockopt(2); `ENOPROTOOPT` for other options.
 ///
@@ -130,7 +133,8 @@ pub unsafe extern "C" fn dmm_setsockopt(
             (libc::IPPROTO_IPV6, libc::IPV6_UNICAST_HOPS) if socket.kind.v6 => {
                 set_hops(&socket, int()?)
             }
-            _ => Err(os(Errno::ENOPROTOOPT)),
+            // SAFETY: as the caller promised.
+            _ => unsafe { datagrams::set(&socket, (level, name), (value, len)) },
         })
     })
 }
@@ -207,7 +211,7 @@ pub unsafe extern "C" fn dmm_getsockopt(
             (libc::IPPROTO_IPV6, libc::IPV6_UNICAST_HOPS) if socket.kind.v6 => number(hops()),
             (libc::IPPROTO_IP, libc::IP_TOS) if !socket.kind.v6 => number(class()),
             (libc::IPPROTO_IPV6, libc::IPV6_TCLASS) if socket.kind.v6 => number(class()),
-            _ => Err(os(Errno::ENOPROTOOPT)),
+            _ => number(datagrams::get(&socket, (level, name))?),
         })
     })
 }
@@ -295,7 +299,7 @@ fn time(span: Option<Duration>) -> timeval {
 
 /// # Safety
 /// `value` must be null or point to `len` readable bytes, which are a value of `T`.
-unsafe fn read<T: Copy>(value: *const c_void, len: socklen_t) -> io::Result<T> {
+pub(crate) unsafe fn read<T: Copy>(value: *const c_void, len: socklen_t) -> io::Result<T> {
     if (len as usize) < size_of::<T>() {
         return Err(os(Errno::EINVAL));
     }

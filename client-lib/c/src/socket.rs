@@ -21,6 +21,7 @@ use dmm::{
 };
 use nix::errno::Errno;
 
+use crate::datagrams;
 use crate::epoll::Epoll;
 use crate::errors::os;
 
@@ -65,6 +66,7 @@ pub(crate) struct Choices {
     pub(crate) fast_connect: bool,
     pub(crate) reset_on_close: bool,
     pub(crate) reuse_address: bool,
+    pub(crate) datagrams: datagrams::Choices,
 }
 
 /// What is lent to the program, and goes with the socket.
@@ -228,7 +230,10 @@ impl Socket {
     }
 
     fn open_datagram(&self, address: SocketAddr) -> io::Result<UdpSocket> {
-        let socket = self.client.bind_udp(self.stack(), address)?;
+        let socket = match self.choices().datagrams.reuse_port {
+            true => self.client.bind_udp_shared(self.stack(), address)?,
+            false => self.client.bind_udp(self.stack(), address)?,
+        };
         apply_to_datagram(&self.choices(), &socket)?;
         Ok(socket)
     }
@@ -445,5 +450,5 @@ fn apply_to_datagram(choices: &Choices, socket: &UdpSocket) -> io::Result<()> {
     if socket.traffic_class()? != choices.traffic_class {
         socket.set_traffic_class(choices.traffic_class)?;
     }
-    Ok(())
+    choices.datagrams.apply(socket)
 }

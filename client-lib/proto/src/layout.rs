@@ -39,6 +39,8 @@ pub const CHUNKS_MAX: u32 = 1 << 20;
 /// Entries of a ring: a client may have this many operations under way on a channel. 256 entries
 /// of 64 bytes are four pages.
 pub const RING_ENTRIES: u32 = 256;
+/// IPv4 addresses of a stack at most.
+pub const ADDRESSES_MAX: usize = 8;
 /// Bytes of a stack's name, zero-padded.
 pub const NAME_BYTES: usize = 32;
 
@@ -79,6 +81,8 @@ pub struct StackEntry {
     pub first_instance: AtomicU32,
     /// Its number of instances; 0 marks the end of the table.
     pub instances: AtomicU32,
+    /// Its IPv4 addresses, each in the upper bits, with its prefix length in the lower eight; 0 for none.
+    pub v4: [AtomicU64; ADDRESSES_MAX],
 }
 
 #[cfg(not(loom))]

@@ -123,11 +123,17 @@ pub enum SocketOption {
     CongestionControl,
     /// `SO_MAX_PACING_RATE`: bytes per second, `u32::MAX` for no bound.
     PacingRate,
+    /// `SO_BROADCAST`: 0 or 1.
+    Broadcast,
+    /// `IP_MULTICAST_TTL` / `IPV6_MULTICAST_HOPS`: 0 to 255.
+    GroupHops,
+    /// `IP_MULTICAST_LOOP` / `IPV6_MULTICAST_LOOP`: 0 or 1; broadcasts come back in any case.
+    GroupLoop,
 }
 
 impl SocketOption {
     /// All of them.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 15] = [
         Self::NoDelay,
         Self::KeepAlive,
         Self::HopLimit,
@@ -140,6 +146,9 @@ impl SocketOption {
         Self::FastOpen,
         Self::CongestionControl,
         Self::PacingRate,
+        Self::Broadcast,
+        Self::GroupHops,
+        Self::GroupLoop,
     ];
 }
 
@@ -229,6 +238,8 @@ pub enum Submission {
         socket: Socket,
         /// Address and port; port 0 leaves the choice to the stack.
         local: Address,
+        /// Other sockets of this user that say so may have them as well (`SO_REUSEPORT`).
+        shares: bool,
     },
     /// Sets or clears the peer of a UDP socket. Answered by [`Completion::Bound`].
     SetPeer {
@@ -445,8 +456,8 @@ impl Submission {
                 first: [u64::from(socket.slot), u64::from(socket.generation), 0],
                 ..Words::new(3, listener)
             },
-            Self::Bind { socket, local } => {
-                Words { first: local.encode(), ..Words::new(4, socket) }
+            Self::Bind { socket, local, shares } => {
+                Words { small: shares.into(), first: local.encode(), ..Words::new(4, socket) }
             }
             Self::SetPeer { socket, peer } => {
                 Words { second: Address::encode_option(peer), ..Words::new(5, socket) }
@@ -500,7 +511,15 @@ impl Submission {
                     socket: Socket { slot: word(entry[2])?, generation: word(entry[3])? },
                 }
             }
-            4 => Self::Bind { socket, local: Address::decode(first_of(entry))? },
+            4 => Self::Bind {
+                socket,
+                local: Address::decode(first_of(entry))?,
+                shares: match small_of(entry) {
+                    0 => false,
+                    1 => true,
+                    _ => return Err(Breach::Operation),
+                },
+            },
             5 => Self::SetPeer { socket, peer: Address::decode_option(second_of(entry))? },
             6 => Self::Send { socket },
             7 => Self::Receive { socket },
@@ -695,7 +714,8 @@ mod tests {
             ),
             (socket(), socket())
                 .prop_map(|(listener, socket)| Submission::Accept { listener, socket }),
-            (socket(), address()).prop_map(|(socket, local)| Submission::Bind { socket, local }),
+            (socket(), address(), any::<bool>())
+                .prop_map(|(socket, local, shares)| Submission::Bind { socket, local, shares }),
             (socket(), prop::option::of(address()))
                 .prop_map(|(socket, peer)| Submission::SetPeer { socket, peer }),
             socket().prop_map(|socket| Submission::Send { socket }),

@@ -4,6 +4,7 @@
 #![forbid(unsafe_code)]
 
 use std::io;
+use std::net::Ipv4Addr;
 
 use crate::arena::Arena;
 use crate::fifo::{ClientLine, DaemonLine, FifoParts};
@@ -124,6 +125,10 @@ impl Memory {
                 let bytes = std::array::from_fn(|b| name[8 * i + b]);
                 word.store(u64::from_le_bytes(bytes), Ordering::Relaxed);
             }
+            for (word, (address, len)) in entry.v4.iter().zip(&stack.v4) {
+                let bits = u64::from(address.to_bits()) << 8 | u64::from(*len);
+                word.store(bits, Ordering::Relaxed);
+            }
             entry.first_instance.store(stack.first_instance, Ordering::Relaxed);
             entry.instances.store(stack.instances, Ordering::Release);
         }
@@ -144,6 +149,13 @@ impl Memory {
                 name: String::from_utf8_lossy(&name).into_owned(),
                 first_instance: entry.first_instance.load(Ordering::Relaxed),
                 instances: entry.instances.load(Ordering::Relaxed),
+                v4: entry
+                    .v4
+                    .iter()
+                    .map(|word| word.load(Ordering::Relaxed))
+                    .filter(|word| *word != 0)
+                    .map(|word| (Ipv4Addr::from_bits((word >> 8) as u32), word as u8))
+                    .collect(),
             }
         });
         read.collect()
@@ -174,6 +186,26 @@ pub struct StackInfo {
     pub first_instance: u32,
     /// Its number of instances.
     pub instances: u32,
+    /// Its IPv4 addresses with the lengths of their prefixes.
+    pub v4: Vec<(Ipv4Addr, u8)>,
+}
+
+impl StackInfo {
+    /// Whether `address` stands for all stations of a link of this stack (RFC 1122 section 3.3.6).
+    #[must_use]
+    pub fn is_broadcast(&self, address: Ipv4Addr) -> bool {
+        let of_subnet = |(own, len): &(Ipv4Addr, u8)| {
+            let hosts = u32::MAX.checked_shr((*len).into()).unwrap_or(0);
+            *len < 31 && address.to_bits() == own.to_bits() | hosts
+        };
+        address.is_broadcast() || self.v4.iter().any(of_subnet)
+    }
+
+    /// Whether `address` is one of its own.
+    #[must_use]
+    pub fn is_own(&self, address: Ipv4Addr) -> bool {
+        self.v4.iter().any(|(own, _)| *own == address)
+    }
 }
 
 /// The beacon: what the daemon shows to all clients.

@@ -1,6 +1,7 @@
 //! Stacks, from their configuration to the instances that workers run.
 #![forbid(unsafe_code)]
 
+use std::net::IpAddr;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -71,10 +72,15 @@ impl Stacks {
                 None => stack_config::secret()?,
             },
         };
+        let v4 = config.addresses.iter().filter_map(|prefix| match prefix.address {
+            IpAddr::V4(address) => Some((address, prefix.prefix_len)),
+            IpAddr::V6(_) => None,
+        });
         self.infos.push(StackInfo {
             name: config.name.to_string(),
             first_instance: shared.first_instance,
             instances: u32::try_from(workers.len())?,
+            v4: v4.collect(),
         });
         for (shard, worker) in workers.into_iter().enumerate() {
             let counters = Arc::<InstanceCounters>::default();

@@ -40,6 +40,8 @@ pub enum Bound {
 struct Binding {
     address: IpAddr,
     holder: Holder,
+    /// The user whose other sockets may have the same, if it lets them.
+    sharer: Option<u32>,
     /// Shards that hold it.
     shards: u32,
 }
@@ -62,25 +64,26 @@ impl Default for Bindings {
 
 impl Bindings {
     /// Takes `local` for `holder` on `shard`; port 0 means any free one, searched from `start` on.
-    /// `EADDRINUSE` as bind(2) says it: the same port on the same address, or on all.
+    /// `EADDRINUSE` as bind(2) says it: the same port on the same address, or on all, unless the user `sharer`
+    /// has both and lets both share it (`SO_REUSEPORT` in socket(7)).
     pub fn bind(
         &self,
         transport: Transport,
-        local: SocketAddr,
+        (local, sharer): (SocketAddr, Option<u32>),
         holder: Holder,
         shard: usize,
         start: u16,
     ) -> Result<Bound, Errno> {
         let mut taken = self.taken.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         if local.port() != 0 {
-            return self.take(&mut taken, transport, local, holder, shard);
+            return self.take(&mut taken, transport, (local, sharer), holder, shard);
         }
         for port in ephemeral_from(start) {
             let mut local = local;
             local.set_port(port);
             let free = !taken.contains_key(&(transport, port));
             if free {
-                return self.take(&mut taken, transport, local, holder, shard);
+                return self.take(&mut taken, transport, (local, sharer), holder, shard);
             }
         }
         Err(Errno::EADDRINUSE)
@@ -90,7 +93,7 @@ impl Bindings {
         &self,
         taken: &mut HashMap<(Transport, u16), Vec<Binding>>,
         transport: Transport,
-        local: SocketAddr,
+        (local, sharer): (SocketAddr, Option<u32>),
         holder: Holder,
         shard: usize,
     ) -> Result<Bound, Errno> {
@@ -109,11 +112,12 @@ impl Bindings {
                 binding.shards += 1;
                 return Ok(Bound::Here(local));
             }
-            if collide(binding.address, local.ip()) {
+            let shared = sharer.is_some() && binding.sharer == sharer;
+            if collide(binding.address, local.ip()) && !shared {
                 return Err(Errno::EADDRINUSE);
             }
         }
-        bindings.push(Binding { address: local.ip(), holder, shards: 1 });
+        bindings.push(Binding { address: local.ip(), holder, sharer, shards: 1 });
         if transport == Transport::Udp {
             home.store(shard_word, Ordering::Release);
         }
@@ -184,7 +188,7 @@ mod tests {
     }
 
     fn bind(bindings: &Bindings, local: &str, slot: u32) -> Result<Bound, Errno> {
-        bindings.bind(Transport::Tcp, local.parse().unwrap(), holder(slot), 0, 0)
+        bindings.bind(Transport::Tcp, (local.parse().unwrap(), None), holder(slot), 0, 0)
     }
 
     #[test]
@@ -203,7 +207,7 @@ mod tests {
         let bindings = Bindings::default();
         let local = "0.0.0.0:80".parse().unwrap();
         for shard in 0..2 {
-            let bound = bindings.bind(Transport::Tcp, local, holder(1), shard, 0);
+            let bound = bindings.bind(Transport::Tcp, (local, None), holder(1), shard, 0);
             assert_eq!(bound, Ok(Bound::Here(local)));
         }
         bindings.release(Transport::Tcp, local, holder(1));
@@ -213,13 +217,33 @@ mod tests {
     }
 
     #[test]
+    fn who_shares_is_of_one_user_and_said_so() {
+        let bindings = Bindings::default();
+        let local: SocketAddr = "10.0.0.1:53".parse().unwrap();
+        let any = "0.0.0.0:53".parse().unwrap();
+        let bind = |local, sharer, slot| {
+            bindings.bind(Transport::Udp, (local, sharer), holder(slot), 0, 0).map(drop)
+        };
+        assert_eq!(bind(local, Some(7), 1), Ok(()));
+        assert_eq!(bind(local, Some(7), 2), Ok(()));
+        assert_eq!(bind(any, Some(7), 3), Ok(()));
+        assert_eq!(bind(local, Some(8), 4), Err(Errno::EADDRINUSE), "another user");
+        assert_eq!(bind(local, None, 4), Err(Errno::EADDRINUSE), "who did not say so");
+        for (at, slot) in [(local, 1), (any, 3), (local, 2)] {
+            bindings.release(Transport::Udp, at, holder(slot));
+        }
+        assert_eq!(bind(local, None, 4), Ok(()));
+        assert_eq!(bind(local, Some(7), 5), Err(Errno::EADDRINUSE), "the first did not");
+    }
+
+    #[test]
     fn a_udp_port_has_one_home() {
         let bindings = Bindings::default();
         let local: SocketAddr = "10.0.0.1:53".parse().unwrap();
-        let bound = bindings.bind(Transport::Udp, local, holder(1), 1, 0);
+        let bound = bindings.bind(Transport::Udp, (local, None), holder(1), 1, 0);
         assert_eq!((bound, bindings.udp_home(53)), (Ok(Bound::Here(local)), Some(1)));
         let other = "10.0.0.2:53".parse().unwrap();
-        let bound = bindings.bind(Transport::Udp, other, holder(2), 0, 0);
+        let bound = bindings.bind(Transport::Udp, (other, None), holder(2), 0, 0);
         assert_eq!(bound, Ok(Bound::Elsewhere(1)));
         bindings.release(Transport::Udp, local, holder(1));
         assert_eq!(bindings.udp_home(53), None);
@@ -236,7 +260,8 @@ mod tests {
             let next = bindings.ephemeral(source, remote, (shard, 2), 7, |l| l == local).unwrap();
             assert_ne!(next, local);
         }
-        let any = bindings.bind(Transport::Tcp, "0.0.0.0:0".parse().unwrap(), holder(1), 0, 28_231);
+        let any = ("0.0.0.0:0".parse().unwrap(), None);
+        let any = bindings.bind(Transport::Tcp, any, holder(1), 0, 28_231);
         let Ok(Bound::Here(any)) = any else { panic!("{any:?}") };
         assert!(EPHEMERAL.contains(&any.port()));
     }

@@ -24,7 +24,7 @@ impl Instance {
             return Ok(None);
         }
         let holder = self.holder(owner, socket);
-        self.bindings.bind(Transport::Tcp, flow.local, holder, self.config.shard, 0)?;
+        self.bindings.bind(Transport::Tcp, (flow.local, None), holder, self.config.shard, 0)?;
         // A connection whose port the stack chose may have it without holding it.
         if self.flows.contains_key(&(flow.local, flow.remote)) {
             self.bindings.release(Transport::Tcp, flow.local, holder);

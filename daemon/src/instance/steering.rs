@@ -231,7 +231,7 @@ mod tests {
         let bindings = Arc::new(Bindings::default());
         let holder = Holder { session: SessionId(1), slot: 0, generation: 1 };
         let local = "0.0.0.0:53".parse().unwrap();
-        bindings.bind(Transport::Udp, local, holder, shard, 0).unwrap();
+        bindings.bind(Transport::Udp, (local, None), holder, shard, 0).unwrap();
         Steering::new(0, 4, bindings)
     }
 

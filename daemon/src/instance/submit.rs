@@ -90,9 +90,9 @@ impl Instance {
                 self.free_slot(owner, socket)?;
                 self.accept(now, (owner, context), listener, socket)
             }
-            Submission::Bind { socket, local } => {
+            Submission::Bind { socket, local, shares } => {
                 self.free_slot(owner, socket)?;
-                self.bind(now, (owner, context), socket, local.0)
+                self.bind(now, (owner, context), socket, (local.0, shares))
             }
             Submission::SetPeer { socket, peer } => self.set_peer(now, owner, socket, peer),
             Submission::Send { socket } => {
@@ -270,7 +270,7 @@ impl Instance {
         local: SocketAddr,
         (backlog, opening): (u32, Opening),
     ) -> Result<(), Breach> {
-        let bound = self.bind_port(owner, Transport::Tcp, socket, local);
+        let bound = self.bind_port(owner, Transport::Tcp, socket, (local, false));
         let local = match bound {
             Ok(Bound::Here(local)) => local,
             Ok(Bound::Elsewhere(_)) => unreachable!("TCP ports have no home"),
@@ -321,9 +321,9 @@ impl Instance {
         now: Instant,
         (owner, context): (usize, u32),
         socket: op::Socket,
-        local: SocketAddr,
+        (local, shares): (SocketAddr, bool),
     ) -> Result<(), Breach> {
-        let local = match self.bind_port(owner, Transport::Udp, socket, local) {
+        let local = match self.bind_port(owner, Transport::Udp, socket, (local, shares)) {
             Ok(Bound::Here(local)) => local,
             Ok(Bound::Elsewhere(shard)) => {
                 let shard = u32::try_from(shard).expect("few shards");
@@ -339,7 +339,7 @@ impl Instance {
         };
         self.hold(id, Transport::Udp, local, holder);
         let fifos = self.fifos(id, self.config.udp_buffers);
-        match self.stack.submit(now, Request::Bind { socket: id, local, fifos }) {
+        match self.stack.submit(now, Request::Bind { socket: id, local, shares, fifos }) {
             Ok(()) => self.opened(owner, context, id, local),
             Err(errno) => {
                 self.forget(id);
@@ -485,15 +485,19 @@ impl Instance {
         owner: usize,
         transport: Transport,
         socket: op::Socket,
-        local: SocketAddr,
+        (local, shares): (SocketAddr, bool),
     ) -> Result<Bound, Errno> {
         let ip = local.ip();
-        if !ip.is_unspecified() && !self.is_own(ip) {
+        // UDP may be bound to addresses of many, which the stack knows.
+        if transport == Transport::Tcp && !ip.is_unspecified() && !self.is_own(ip) {
             return Err(Errno::EADDRNOTAVAIL);
         }
         self.port_cursor = self.port_cursor.wrapping_add(7);
         let holder = self.holder(owner, socket);
-        self.bindings.bind(transport, local, holder, self.config.shard, self.port_cursor)
+        let session = self.attachments[owner].as_ref().map(|attachment| &attachment.session);
+        let sharer = session.filter(|_| shares).map(|session| session.peer.uid);
+        let shard = self.config.shard;
+        self.bindings.bind(transport, (local, sharer), holder, shard, self.port_cursor)
     }
 
     fn hold(&mut self, id: SocketId, transport: Transport, local: SocketAddr, holder: Holder) {

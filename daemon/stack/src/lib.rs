@@ -97,8 +97,11 @@ pub enum Request {
     Bind {
         /// A free id.
         socket: SocketId,
-        /// Where to receive.
+        /// Where to receive; a group or broadcast address receives that alone.
         local: SocketAddr,
+        /// Others that say so may have the same address and port (`SO_REUSEPORT`). Whose they are, the
+        /// caller has checked.
+        shares: bool,
         /// The socket's FIFOs, which hold framed datagrams.
         fifos: Fifos,
     },

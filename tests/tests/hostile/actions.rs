@@ -123,7 +123,7 @@ pub fn share_a_slot(client: &mut HostileClient) {
     for instance in 0..client.attachment.memory.geometry.instances {
         client.operate(0, instance, &bind_operation(0));
         let local = SocketAddr::new("0.0.0.0".parse().expect("as written"), 0);
-        let bind = Submission::Bind { socket: socket(0), local: local.into() };
+        let bind = Submission::Bind { socket: socket(0), local: local.into(), shares: false };
         client.operate(0, instance, &bind);
     }
     for value in [64, 4096] {

@@ -26,7 +26,7 @@ pub const fn socket(slot: u32) -> Socket {
 pub fn bind_operation(slot: u32) -> Submission {
     let local =
         Address::from(std::net::SocketAddr::new(LEFT_ADDRESS.parse().expect("as written"), 0));
-    Submission::Bind { socket: socket(slot), local }
+    Submission::Bind { socket: socket(slot), local, shares: false }
 }
 
 /// Makes the client's line of a slot ready for a new socket.

@@ -64,7 +64,7 @@ pub fn operation(random: &mut Random, geometry: &Geometry) -> Submission {
             opening: opening(random, u64::from(u32::MAX)),
         },
         2 => Submission::Accept { listener: socket, socket: self::socket(random, geometry) },
-        3 => Submission::Bind { socket, local: address(random) },
+        3 => Submission::Bind { socket, local: address(random), shares: random.below(2) == 1 },
         4 => {
             let peer = (random.below(4) > 0).then(|| address(random));
             Submission::SetPeer { socket, peer }

@@ -192,6 +192,30 @@ fn calls_and_errors_are_those_of_posix() {
     assert_eq!(refused, []);
 }
 
+/// Datagrams, and what goes beside them.
+#[test]
+fn datagrams_are_told_of_and_sent_as_those_of_posix() {
+    let lab = Lab::new(PortKind::Tap, 1);
+    let installed = Installed::new();
+    let binary = installed.folder.path().join("datagrams");
+    let mut gcc = Command::new("gcc");
+    gcc.args(["-std=c11", "-O2", "-Wall", "-Wextra", "-Werror"]);
+    gcc.arg(repository().join("client-lib/c/tests/datagrams.c"));
+    gcc.arg("-I").arg(installed.folder.path().join("include"));
+    gcc.arg("-L").arg(installed.folder.path().join("lib")).arg("-ldmm");
+    run(gcc.arg("-o").arg(&binary));
+    let mut command = installed.command(&binary, &lab);
+    command.arg(lab.link().stack(Family::V4).to_string());
+    command.arg(lab.link().peer(Family::V4).to_string());
+    command.arg(lab.link().broadcast().to_string());
+    let told = run(&mut command);
+    let checks = told.trim().strip_suffix(" checks passed").and_then(|count| count.parse().ok());
+    assert!(checks.is_some_and(|count: u32| count > 100), "{told}");
+    let refused: Vec<_> =
+        lab.counters().into_iter().filter(|(name, _)| name.starts_with("refused.")).collect();
+    assert_eq!(refused, []);
+}
+
 /// `--uninstall` takes away what was installed, and nothing else.
 #[test]
 fn what_is_installed_can_be_removed() {

@@ -54,7 +54,8 @@ impl FakeDaemon {
         })?;
         let g = self.geometry;
         let memory = Memory::create(g)?;
-        let fake = StackInfo { name: "fake".into(), first_instance: 0, instances: g.instances };
+        let v4 = Vec::new();
+        let fake = StackInfo { name: "fake".into(), first_instance: 0, instances: g.instances, v4 };
         let workers: Vec<u32> = (0..g.instances).map(|instance| instance % g.workers).collect();
         memory.write_stacks(&[fake], &workers);
         let (ringer, listener) = bell()?;

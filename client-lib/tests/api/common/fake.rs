@@ -181,7 +181,12 @@ fn serve(socket: OwnedFd, setup: &Setup, shared: &Shared) {
         .stacks
         .iter()
         .map(|&(name, instances)| {
-            let info = StackInfo { name: name.into(), first_instance, instances };
+            let info = StackInfo {
+                name: name.into(),
+                first_instance,
+                instances,
+                v4: vec![("10.0.0.1".parse().unwrap(), 24)],
+            };
             first_instance += instances;
             info
         })

@@ -49,6 +49,8 @@ counters! {
     drop_icmp_error = "drop.icmp_error",
     /// Echo replies that answer no request under way.
     drop_echo_reply = "drop.echo_reply_unasked",
+    /// Our own frames to many that found no room on their way back to us.
+    drop_loop_full = "drop.loop_full",
     /// Answers that found no transmit slot.
     drop_tx_full = "drop.tx_no_slot",
 }

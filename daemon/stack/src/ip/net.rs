@@ -95,6 +95,16 @@ impl Net {
         self.is_own(address) || is_group(address) || self.is_subnet_broadcast(address)
     }
 
+    /// Whether `address` stands for all stations of a link of ours (RFC 1122 section 3.3.6).
+    pub(crate) fn is_broadcast(&self, address: IpAddr) -> bool {
+        matches!(address, IpAddr::V4(v4) if v4.is_broadcast()) || self.is_subnet_broadcast(address)
+    }
+
+    /// Whether `address` stands for several stations: a group, or all of a link of ours.
+    pub(crate) fn is_many(&self, address: IpAddr) -> bool {
+        is_group(address) || self.is_subnet_broadcast(address)
+    }
+
     fn is_subnet_broadcast(&self, address: IpAddr) -> bool {
         self.addresses.iter().any(|prefix| match (prefix.address, address) {
             (IpAddr::V4(own), IpAddr::V4(to)) if prefix.len < 31 => {

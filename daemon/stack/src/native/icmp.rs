@@ -126,7 +126,8 @@ impl NativeStack {
         let Some(message) = flow::message(frame) else { return };
         let (from, to) = (message.destination, message.source);
         // RFC 1122 section 3.2.2, RFC 4443 section 2.4 (e).
-        if !self.sockets.net.is_own(from) || !is_unicast(to) || !self.allowance.take(now) {
+        let many = frame[0] & 1 != 0 || !self.sockets.net.is_own(from);
+        if many || !is_unicast(to) || !self.allowance.take(now) {
             self.counters.drop_icmp += 1;
             return;
         }

@@ -25,8 +25,18 @@ const LOOPED_MAX: usize = dmm_port::TX_SLOTS;
 pub(super) struct Opened {
     /// Our station and the next. They may be the same: a TAP's both ends have one address.
     macs: (Mac, Mac),
-    /// It leads back to us.
-    loops: bool,
+    reach: Reach,
+}
+
+/// Where a frame goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Reach {
+    /// To other stations.
+    Others,
+    /// Back to us.
+    Home,
+    /// Both, as a frame to many may (RFC 1112 section 6.2, IP_MULTICAST_LOOP in ip(7)).
+    Everybody,
 }
 
 /// The link.
@@ -60,13 +70,18 @@ impl Link {
         self.mac
     }
 
+    /// The network that it is a link of.
+    pub(super) const fn net(&self) -> &Net {
+        &self.net
+    }
+
     /// Bytes of a packet at most.
     pub(super) const fn mtu(&self) -> usize {
         self.mtu
     }
 
-    /// Opens the way to `to` for one frame. A neighbour that is not
-    /// known is asked for.
+    /// Opens the way to `to` for one frame, which goes to other stations alone if they are many. A neighbour
+    /// that is not known is asked for.
     pub(super) fn open(
         &mut self,
         now: Instant,
@@ -75,7 +90,7 @@ impl Link {
         purpose: Purpose,
     ) -> Result<Opened, Sent> {
         if self.net.is_own(to) {
-            let opened = Opened { macs: (self.mac, self.mac), loops: true };
+            let opened = Opened { macs: (self.mac, self.mac), reach: Reach::Home };
             return if self.looped.len() < LOOPED_MAX { Ok(opened) } else { Err(Sent::NoSlot) };
         }
         if tx.free() == 0 {
@@ -93,26 +108,51 @@ impl Link {
                 return Err(Sent::NoNeighbour);
             }
         };
-        Ok(Opened { macs: (self.mac, next), loops: false })
+        Ok(Opened { macs: (self.mac, next), reach: Reach::Others })
+    }
+
+    /// As [`Link::open`], with `reach` for what goes to many.
+    pub(super) fn open_to_many(
+        &mut self,
+        now: Instant,
+        tx: &mut TxBurst<'_>,
+        to: IpAddr,
+        reach: Reach,
+    ) -> Result<Opened, Sent> {
+        let opened = self.open(now, tx, to, Purpose::Socket)?;
+        Ok(if self.net.is_many(to) { Opened { reach, ..opened } } else { opened })
     }
 
     /// Puts a frame of `len` bytes on the way that [`Link::open`] opened.
     pub(super) fn put(
         &mut self,
         tx: &mut TxBurst<'_>,
-        (Opened { macs, loops }, len): (Opened, usize),
+        (Opened { macs, reach }, len): (Opened, usize),
         write: impl FnOnce(&mut [u8], (Mac, Mac)),
     ) -> Sent {
-        if loops {
+        if reach == Reach::Home {
             let mut frame = vec![0; len];
             write(&mut frame, macs);
-            self.looped.push_back(frame);
+            self.loop_back(frame);
         } else {
             let Some(frame) = tx.next(len) else { return Sent::NoSlot };
             write(frame, macs);
+            if reach == Reach::Everybody {
+                let copy = frame.to_vec();
+                self.loop_back(copy);
+            }
         }
         self.counters.tx_frames += 1;
         Sent::Frame
+    }
+
+    fn loop_back(&mut self, frame: Vec<u8>) {
+        // Who sends to us alone waits for room; what goes to many waits for nobody.
+        if self.looped.len() < LOOPED_MAX {
+            self.looped.push_back(frame);
+        } else {
+            self.counters.drop_loop_full += 1;
+        }
     }
 
     /// Sends a frame of `len` bytes towards `to`.
@@ -129,7 +169,7 @@ impl Link {
         }
     }
 
-    /// Sends a packet, in fragments if it must be.
+    /// Sends a packet, in fragments if it must be; to other stations alone if they are many.
     pub(super) fn send_packet(
         &mut self,
         now: Instant,
@@ -137,13 +177,23 @@ impl Link {
         packet: &Packet<'_>,
         purpose: Purpose,
     ) -> Carried {
+        self.send_parts(tx, packet, |link, tx| link.open(now, tx, packet.to, purpose))
+    }
+
+    /// Sends a packet, in fragments if it must be, on the way that `open` opens for them.
+    pub(super) fn send_parts(
+        &mut self,
+        tx: &mut TxBurst<'_>,
+        packet: &Packet<'_>,
+        open: impl FnOnce(&mut Self, &mut TxBurst<'_>) -> Result<Opened, Sent>,
+    ) -> Carried {
         let Some(parts) = packet.parts(self.mtu) else { return Carried::TooBig };
         let room =
             if self.net.is_own(packet.to) { LOOPED_MAX - self.looped.len() } else { tx.free() };
         if room < parts.len() {
             return Carried::NoSlot;
         }
-        let opened = match self.open(now, tx, packet.to, purpose) {
+        let opened = match open(self, tx) {
             Ok(opened) => opened,
             Err(Sent::NoNeighbour) => return Carried::NoNeighbour,
             Err(_) => return Carried::NoSlot,

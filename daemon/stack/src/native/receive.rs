@@ -104,7 +104,10 @@ impl NativeStack {
             self.sockets.counters.drop_bad_datagram += 1;
             return;
         };
-        match self.sockets.datagram_for(flow.local) {
+        if self.sockets.net.is_many(flow.local.ip()) {
+            return self.sockets.deliver_to_all(payload, flow);
+        }
+        match self.sockets.datagram_for(&flow) {
             Some(index) => self.sockets.deliver(index, payload, (flow.local, flow.remote)),
             None => {
                 // RFC 1122 section 4.1.3.1.

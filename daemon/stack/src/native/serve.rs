@@ -13,14 +13,14 @@ use dmm_proto::fifo::datagram::Header;
 use nix::errno::Errno;
 
 use super::NativeStack;
-use super::link::Link;
+use super::link::{Link, Reach};
 use super::tcp::{Burst, GivingUp, write_segment};
 use crate::ip::Sent;
 use crate::ip::fragment::Packet;
-use crate::ip::neighbours::Purpose;
 use crate::ip::packet::{self, HOP_LIMIT, Headers, UDP_BYTES, ecn, headers_bytes};
 use crate::sockets::Owner;
 use crate::sockets::datagram::Datagram;
+use crate::sockets::options::Options;
 use crate::sockets::slots::{Slot, SlotIndex};
 use crate::sockets::udp::{Carried, Carry, QUESTION_INTERVAL};
 
@@ -178,26 +178,37 @@ impl Carry for Mail<'_, '_> {
         let from = SocketAddr::new(from, datagram.local.port());
         let bytes = UDP_BYTES + header.len;
         let headers_len = headers_bytes(to.ip());
-        let (hop_limit, class) = (datagram.options.hop_limit, datagram.options.class);
+        let options = &datagram.options;
+        let (hop_limit, reach) = match self.link.net().is_many(to.ip()) {
+            false => (options.hop_limit, Reach::Others),
+            true => to_many(options, to.ip()),
+        };
+        let class = options.class;
         if headers_len - packet::ETHERNET_BYTES + bytes <= self.link.mtu() {
-            let whole = (to.ip(), headers_len + bytes, Purpose::Socket);
-            let sent = self.link.send(self.now, self.tx, whole, |frame, (from_mac, to_mac)| {
-                let headers = Headers {
-                    from_mac,
-                    to_mac,
-                    from: from.ip(),
-                    to: to.ip(),
-                    protocol: packet::protocol::UDP,
-                    hop_limit: hop_limit.unwrap_or(HOP_LIMIT),
-                    class,
-                    extent: packet::Extent::Whole,
-                };
-                headers.write(frame);
-                let message = &mut frame[headers_len..];
-                fifo.copy_payload(&mut message[UDP_BYTES..]);
-                packet::write_udp(from, to, message);
-            });
-            return match sent {
+            let opened = self.link.open_to_many(self.now, self.tx, to.ip(), reach);
+            let put = |opened| {
+                self.link.put(
+                    self.tx,
+                    (opened, headers_len + bytes),
+                    |frame, (from_mac, to_mac)| {
+                        let headers = Headers {
+                            from_mac,
+                            to_mac,
+                            from: from.ip(),
+                            to: to.ip(),
+                            protocol: packet::protocol::UDP,
+                            hop_limit: hop_limit.unwrap_or(HOP_LIMIT),
+                            class,
+                            extent: packet::Extent::Whole,
+                        };
+                        headers.write(frame);
+                        let message = &mut frame[headers_len..];
+                        fifo.copy_payload(&mut message[UDP_BYTES..]);
+                        packet::write_udp(from, to, message);
+                    },
+                )
+            };
+            return match opened.map_or_else(|sent| sent, put) {
                 Sent::Frame => Carried::Sent,
                 Sent::NoSlot => Carried::NoSlot,
                 Sent::NoNeighbour => Carried::NoNeighbour,
@@ -216,6 +227,19 @@ impl Carry for Mail<'_, '_> {
             class,
             payload: self.scratch,
         };
-        self.link.send_packet(self.now, self.tx, &packet, Purpose::Socket)
+        self.link.send_parts(self.tx, &packet, |link, tx| {
+            link.open_to_many(self.now, tx, to.ip(), reach)
+        })
+    }
+}
+
+/// Hops and reach of a datagram to many. Broadcasts come back to us in any case, as on Linux.
+fn to_many(options: &Options, to: IpAddr) -> (Option<u8>, Reach) {
+    match (to.is_multicast(), options.group_hops, options.group_loop) {
+        (false, ..) => (options.hop_limit, Reach::Everybody),
+        // RFC 1112 section 6.1: it goes no further than its host.
+        (true, 0, _) => (Some(0), Reach::Home),
+        (true, hops, true) => (Some(hops), Reach::Everybody),
+        (true, hops, false) => (Some(hops), Reach::Others),
     }
 }

@@ -12,6 +12,7 @@ use dmm_proto::fifo::{ClientLine, DaemonLine, FifoParts, RxFifo, RxReader, TxFif
 use dmm_proto::op::How;
 use dmm_proto::shared::Shared;
 use dmm_proto::sync::AtomicU32;
+use nix::errno::Errno;
 
 use super::{End, Pair, Seen};
 use crate::{Fifos, Request, SocketId};
@@ -130,11 +131,25 @@ impl Pair {
 
     /// Opens a UDP socket.
     pub fn bind(&mut self, end: End, quota: &Quota, socket: u32, local: SocketAddr) -> Client {
+        self.bind_as(end, quota, socket, (local, false)).unwrap_or_else(|errno| panic!("{errno}"))
+    }
+
+    /// Opens a UDP socket that shares its address and port, or not.
+    ///
+    /// # Errors
+    /// What the stack answers.
+    pub fn bind_as(
+        &mut self,
+        end: End,
+        quota: &Quota,
+        socket: u32,
+        (local, shares): (SocketAddr, bool),
+    ) -> Result<Client, Errno> {
         let socket = SocketId(socket);
         let (fifos, client) = quota.open(end, socket, quota.fifo_bytes);
         self.forget(end, socket);
-        self.submit(end, Request::Bind { socket, local, fifos });
-        client
+        self.try_submit(end, Request::Bind { socket, local, shares, fifos })?;
+        Ok(client)
     }
 
     /// A connection from the left to a listener on the right, established: sockets 1 and, of

@@ -101,7 +101,12 @@ impl Carrier {
             unreachable!("the set holds the one UDP socket that it was made with")
         };
         socket.close();
-        socket.set_hop_limit(datagram.options.hop_limit);
+        let hops = match to.ip().is_multicast() {
+            // The library takes no 0.
+            true => Some(datagram.options.group_hops.max(1)),
+            false => datagram.options.hop_limit,
+        };
+        socket.set_hop_limit(hops);
         let bound = socket.bind(IpListenEndpoint::from(datagram.local.port()));
         let meta = udp::UdpMetadata {
             endpoint: to.into(),

@@ -5,8 +5,6 @@
 //! its listener's backlog.
 #![forbid(unsafe_code)]
 
-use std::net::SocketAddr;
-
 use ::smoltcp::socket::tcp;
 use ::smoltcp::wire::{
     EthernetFrame, EthernetProtocol, IpListenEndpoint, IpProtocol, Ipv4Packet, Ipv6Packet,
@@ -37,7 +35,7 @@ impl SmoltcpStack {
         match admitted.traffic {
             Traffic::Tcp(flow) => self.receive_segment(now, frame, flow, tx),
             Traffic::Udp(flow) => {
-                if self.receive_datagram(now, bytes, flow.local, tx).is_err() {
+                if self.receive_datagram(now, bytes, flow, tx).is_err() {
                     self.sockets.counters.drop_bad_datagram += 1;
                 }
             }
@@ -240,10 +238,16 @@ impl SmoltcpStack {
         &mut self,
         now: Instant,
         bytes: &[u8],
-        local: SocketAddr,
+        flow: Flow,
         tx: &mut TxBurst<'_>,
     ) -> Result<(), Refused> {
-        let Some(index) = self.sockets.datagram_for(local) else {
+        let local = flow.local;
+        let many = self.sockets.net.is_many(local.ip());
+        let index = match many {
+            true => self.sockets.datagrams_at(local).next(),
+            false => self.sockets.datagram_for(&flow),
+        };
+        let Some(index) = index else {
             // RFC 1122 section 4.1.3.1: the library answers "port unreachable".
             self.sockets.counters.drop_no_socket += 1;
             self.link.feed(now, bytes, Some(tx), None, &mut self.counters);
@@ -252,7 +256,11 @@ impl SmoltcpStack {
         let port = local.port();
         let received = self.carrier.receive(now, &mut self.link, bytes, port, &mut self.counters);
         let Some((payload, local, peer)) = received else { return Err(Refused) };
-        self.sockets.deliver(index, payload, (local, peer));
+        if many {
+            self.sockets.deliver_to_all(payload, Flow { local, remote: peer });
+        } else {
+            self.sockets.deliver(index, payload, (local, peer));
+        }
         Ok(())
     }
 

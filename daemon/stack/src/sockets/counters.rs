@@ -40,6 +40,8 @@ counters! {
     drop_too_big = "drop.udp_tx_too_big",
     /// UDP datagrams to nowhere: no peer, no route, or an impossible address.
     drop_no_destination = "drop.udp_tx_no_destination",
+    /// UDP datagrams to a broadcast address of sockets that did not ask for that (`SO_BROADCAST`).
+    drop_broadcast = "drop.udp_tx_broadcast_forbidden",
     /// UDP datagrams whose neighbour did not answer in time.
     drop_no_neighbour = "drop.udp_tx_no_neighbour",
     /// TCP segments of known connections.

@@ -89,7 +89,7 @@ impl Datagram {
         let chosen = header.local.map(|Address(local)| local.ip());
         let from = chosen
             .filter(|ip| !ip.is_unspecified())
-            .or_else(|| Some(self.local.ip()).filter(|ip| !ip.is_unspecified()))
+            .or_else(|| Some(self.local.ip()).filter(|ip| net.is_own(*ip)))
             .or_else(|| net.source_for(to.ip()))?;
         // Both of one family, and this end ours.
         let fits = net.is_own(from) && from.is_ipv4() == to.is_ipv4();

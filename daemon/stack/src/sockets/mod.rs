@@ -12,6 +12,7 @@
 #![forbid(unsafe_code)]
 
 pub(crate) mod backoff;
+mod bound;
 mod counters;
 pub(crate) mod credits;
 pub(crate) mod datagram;
@@ -25,6 +26,7 @@ pub(crate) mod udp;
 mod wheel;
 
 use std::collections::HashMap;
+use std::hash::BuildHasher;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
 
@@ -37,6 +39,7 @@ use nix::errno::Errno;
 use crate::config::StackConfig;
 use crate::ip::net::Net;
 use crate::{Event, Fifos, SocketId, SocketReport};
+use bound::Bound;
 pub(crate) use counters::{Counters, MEANINGS};
 use keyed::Keyed;
 use options::Options;
@@ -158,7 +161,9 @@ pub(crate) struct Sockets<C> {
     pub(crate) slots: Slots<C>,
     flows: HashMap<Flow, SlotIndex, Keyed>,
     listeners: HashMap<SocketAddr, SlotIndex, Keyed>,
-    datagrams: HashMap<SocketAddr, SlotIndex, Keyed>,
+    datagrams: HashMap<SocketAddr, Bound, Keyed>,
+    /// Room for a list of them.
+    scratch: Vec<SlotIndex>,
     /// Sockets that wait for a neighbour's Ethernet address.
     waiting: Vec<SlotIndex>,
     /// What is to be told.
@@ -181,6 +186,7 @@ impl<C: Connection> Sockets<C> {
             flows: HashMap::with_hasher(keyed),
             listeners: HashMap::with_hasher(keyed),
             datagrams: HashMap::with_hasher(keyed),
+            scratch: Vec::new(),
             waiting: Vec::new(),
             events: Vec::new(),
             counters: Counters::default(),
@@ -199,9 +205,18 @@ impl<C: Connection> Sockets<C> {
         self.listeners.get(&local).or_else(|| self.listeners.get(&any_address(local))).copied()
     }
 
-    /// The UDP socket for a local end.
-    pub(crate) fn datagram_for(&self, local: SocketAddr) -> Option<SlotIndex> {
-        self.datagrams.get(&local).or_else(|| self.datagrams.get(&any_address(local))).copied()
+    /// The UDP socket for what comes from a flow's remote end to its local one, which is ours: one on the very
+    /// address, else one on any of its family.
+    pub(crate) fn datagram_for(&self, flow: &Flow) -> Option<SlotIndex> {
+        let hash = || self.datagrams.hasher().hash_one(flow);
+        let choose = |at| self.datagrams.get(&at)?.choose(flow.remote, hash);
+        choose(flow.local).or_else(|| choose(any_address(flow.local)))
+    }
+
+    /// All UDP sockets that receive what goes to many at `local`.
+    pub(crate) fn datagrams_at(&self, local: SocketAddr) -> impl Iterator<Item = SlotIndex> {
+        let bound = [local, any_address(local)].map(|at| self.datagrams.get(&at));
+        bound.into_iter().flatten().flat_map(Bound::iter)
     }
 
     /// The number from which a new connection may begin in the place of one in TIME-WAIT that nobody has any

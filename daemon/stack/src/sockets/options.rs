@@ -32,6 +32,12 @@ pub(crate) struct Options {
     pub(crate) reset_on_close: bool,
     /// Connections of a listener's whose SYN had payload and whose handshake is not complete, at most.
     pub(crate) fast_open: u32,
+    /// Whether it may send to a broadcast address (`SO_BROADCAST`).
+    pub(crate) broadcast: bool,
+    /// Hops that its packets to groups may make (`IP_MULTICAST_TTL`).
+    pub(crate) group_hops: u8,
+    /// Whether what it sends to many comes back to the stack's own sockets (`IP_MULTICAST_LOOP`).
+    pub(crate) group_loop: bool,
     /// Its congestion control, if not the stack's.
     pub(crate) congestion: Option<CongestionControl>,
     /// Bytes per second that it sends at most.
@@ -53,6 +59,10 @@ impl Options {
             default_timeout,
             reset_on_close: false,
             fast_open: 0,
+            broadcast: false,
+            // RFC 1112 section 6.1.
+            group_hops: 1,
+            group_loop: true,
             congestion: None,
             pacing_rate: None,
         }
@@ -87,6 +97,11 @@ impl Options {
             }
             SocketOption::ResetOnClose => self.reset_on_close = value != 0,
             SocketOption::FastOpen => self.fast_open = value,
+            SocketOption::Broadcast => self.broadcast = value != 0,
+            SocketOption::GroupHops => {
+                self.group_hops = u8::try_from(value).map_err(|_| Errno::EINVAL)?;
+            }
+            SocketOption::GroupLoop => self.group_loop = value != 0,
             SocketOption::CongestionControl => {
                 // As Linux has it for a name that it does not know.
                 let control = CongestionControl::from_number(value).ok_or(Errno::ENOENT)?;

@@ -11,6 +11,7 @@ use dmm_port::flow::Flow;
 use dmm_proto::op::SocketOption;
 use nix::errno::Errno;
 
+use super::bound::Bound;
 use super::datagram::Datagram;
 use super::listener::Listener;
 use super::options::Options;
@@ -48,7 +49,9 @@ impl<C: Connection> Sockets<C> {
             Request::Accept { listener, socket, fifos } => {
                 self.accept(now, listener, socket, fifos)
             }
-            Request::Bind { socket, local, fifos } => self.bind(socket, local, fifos),
+            Request::Bind { socket, local, shares, fifos } => {
+                self.bind(socket, (local, shares), fifos)
+            }
             Request::SetPeer { socket, peer } => self.set_peer(socket, peer),
             Request::Send { socket } => self.send(socket),
             Request::Receive { socket } => {
@@ -129,16 +132,24 @@ impl<C: Connection> Sockets<C> {
         Ok(())
     }
 
-    fn bind(&mut self, socket: SocketId, local: SocketAddr, mut fifos: Fifos) -> Result<(), Errno> {
+    fn bind(
+        &mut self,
+        socket: SocketId,
+        (local, shares): (SocketAddr, bool),
+        mut fifos: Fifos,
+    ) -> Result<(), Errno> {
         self.check_new(socket)?;
-        self.check_local(local)?;
-        if self.datagrams.contains_key(&local) {
-            return Err(Errno::EADDRINUSE);
+        // Of a group or a broadcast address, it receives what goes there alone (ip(7)).
+        if !self.net.is_many(local.ip()) || local.port() == 0 {
+            self.check_local(local)?;
         }
+        self.datagrams.get(&local).map_or(Ok(()), |bound| bound.admits(shares))?;
         fifos.tx.grant();
         let datagram = Datagram::new(socket, local, fifos, self.options);
         self.insert(socket, Slot::Datagram(Box::new(datagram)), |sockets, index| {
-            sockets.datagrams.insert(local, index);
+            let bound = sockets.datagrams.entry(local);
+            let bound = bound.and_modify(|bound| bound.join(index));
+            bound.or_insert_with(|| Bound::new(index, shares));
         });
         Ok(())
     }
@@ -154,6 +165,12 @@ impl<C: Connection> Sockets<C> {
             if net.source_for(peer.ip()).is_none() {
                 return Err(Errno::ENETUNREACH);
             }
+            if net.is_broadcast(peer.ip()) && !datagram.options.broadcast {
+                return Err(Errno::EACCES);
+            }
+        }
+        if let Some(bound) = self.datagrams.get_mut(&datagram.local) {
+            bound.connect(index, datagram.peer, peer);
         }
         (datagram.peer, datagram.sent_to_peer) = (peer, false);
         Ok(())
@@ -256,8 +273,9 @@ impl<C: Connection> Sockets<C> {
             Some(tx) if !abort && first => tx.seal().is_ok() && tx.queued() > 0,
             _ => false,
         };
-        if first {
-            self.datagrams.remove(&datagram.local);
+        let (local, peer) = (datagram.local, datagram.peer);
+        if first && self.datagrams.get_mut(&local).is_some_and(|bound| bound.leave(index, peer)) {
+            self.datagrams.remove(&local);
         }
         if unsent {
             self.slots.mark(index);

@@ -21,8 +21,13 @@ use crate::sockets::listener::Listener;
 use crate::sockets::wheel::Wheel;
 
 /// Where a socket stands in the table.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct SlotIndex(u32);
+
+impl SlotIndex {
+    /// Before all others.
+    pub(crate) const FIRST: Self = Self(0);
+}
 
 /// A socket of any sort. `C` is the kind's connection.
 pub(crate) enum Slot<C> {

@@ -40,6 +40,8 @@ pub(crate) enum Carried {
     TooBig,
     /// There is no way to its destination.
     Nowhere,
+    /// It would go to all of a subnet, which its socket may not (`SO_BROADCAST` in socket(7)).
+    Forbidden,
 }
 
 /// A way to send datagrams.
@@ -87,6 +89,18 @@ impl<C: Connection> Sockets<C> {
         self.slots.mark(index);
     }
 
+    /// Delivers a datagram that went to many to each socket that receives there (RFC 1122 section 4.1.3.5).
+    pub(crate) fn deliver_to_all(&mut self, payload: &[u8], flow: Flow) {
+        let mut indices = std::mem::take(&mut self.scratch);
+        indices.extend(self.datagrams_at(flow.local));
+        // RFC 1122 section 3.2.2: nobody answers what went to many.
+        self.counters.drop_no_socket += u64::from(indices.is_empty());
+        for index in indices.drain(..) {
+            self.deliver(index, payload, (flow.local, flow.remote));
+        }
+        self.scratch = indices;
+    }
+
     /// Takes an error about a datagram that we sent with these ends, which the connected socket is told
     /// that may have sent it (RFC 1122 section 4.1.3.3). Returns whether there is one.
     pub(crate) fn take_trouble(&mut self, flow: &Flow, errno: Errno) -> bool {
@@ -94,7 +108,7 @@ impl<C: Connection> Sockets<C> {
         if !self.net.is_own(flow.local.ip()) {
             return false;
         }
-        let Some(index) = self.datagram_for(flow.local) else { return false };
+        let Some(index) = self.datagram_for(flow) else { return false };
         let Some(datagram) = self.slots.datagram(index) else { return false };
         let could_be = datagram.sent_to_peer && datagram.peer == Some(flow.remote);
         if could_be {
@@ -197,8 +211,13 @@ impl<C: Connection> Sockets<C> {
             let Some(header) = fifo.next_datagram()? else { break };
             let route = datagram.route(&header, &self.net);
             let hop = route.and_then(|(_, to)| self.net.next_hop(to.ip()));
-            let carried =
-                route.map_or(Carried::Nowhere, |ends| carry.carry(datagram, &header, ends));
+            let carried = match route {
+                None => Carried::Nowhere,
+                Some((_, to)) if !datagram.options.broadcast && self.net.is_broadcast(to.ip()) => {
+                    Carried::Forbidden
+                }
+                Some(ends) => carry.carry(datagram, &header, ends),
+            };
             match carried {
                 Carried::NoSlot => {
                     turn.slots_left = false;
@@ -220,6 +239,7 @@ impl<C: Connection> Sockets<C> {
                 Carried::Sent => self.counters.tx_datagrams += 1,
                 Carried::TooBig => self.counters.drop_too_big += 1,
                 Carried::Nowhere => self.counters.drop_no_destination += 1,
+                Carried::Forbidden => self.counters.drop_broadcast += 1,
             }
             let Some(datagram) = self.slots.datagram(index) else { break };
             datagram.neighbour_since = None;
