@@ -39,6 +39,7 @@ mod waiter;
 
 pub use client::Client;
 pub use config::Config;
+pub use dmm_proto::congestion::CongestionControl;
 pub use dmm_proto::info::TcpInfo;
 pub use error::{Error, errno};
 pub use poll::{Event, Events, Interest, Poll, Source, Token};

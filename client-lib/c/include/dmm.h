@@ -303,7 +303,7 @@ ssize_t dmm_sendmsg(int handle,
 // As setsockopt(2), with `SO_RCVTIMEO`, `SO_SNDTIMEO`, `SO_KEEPALIVE`, `SO_REUSEADDR` (which makes no
 // difference: a port in TIME-WAIT is free), `SO_LINGER` (off, or on with 0 seconds: a reset),
 // `TCP_NODELAY`, `TCP_CORK`, `TCP_KEEPIDLE`, `TCP_USER_TIMEOUT`, `TCP_MAXSEG` (before it listens or
-// connects), `TCP_FASTOPEN`, `TCP_FASTOPEN_CONNECT`, `IP_TTL`, `IP_TOS`, `IPV6_UNICAST_HOPS` and
+// connects), `TCP_CONGESTION` (`reno`, `cubic`, `dctcp` or `bbr`), `SO_MAX_PACING_RATE`, `TCP_FASTOPEN`, `TCP_FASTOPEN_CONNECT`, `IP_TTL`, `IP_TOS`, `IPV6_UNICAST_HOPS` and
 // `IPV6_TCLASS`. With `TCP_FASTOPEN_CONNECT` a non-blocking connect says `EINPROGRESS` all the same;
 // the socket is writable once the SYN waits for its first write. Of UDP sockets also `SO_BROADCAST`,
 // `SO_REUSEPORT` (before it is bound), `IP_MULTICAST_TTL`, `IPV6_MULTICAST_HOPS`, `IP_MULTICAST_LOOP`,
@@ -319,7 +319,8 @@ int dmm_setsockopt(int handle,
                    const void *value,
                    socklen_t len);
 
-// As getsockopt(2), with the options of dmm_setsockopt, and `TCP_INFO`, `SO_ERROR`, `SO_TYPE`, `SO_DOMAIN`,
+// As getsockopt(2), with the options of dmm_setsockopt (`TCP_CONGESTION` of a socket that chose none once it is
+// connected, `ENOTCONN` before), and `TCP_INFO`, `SO_ERROR`, `SO_TYPE`, `SO_DOMAIN`,
 // `SO_PROTOCOL` and `SO_ACCEPTCONN`.
 //
 // Errors: those of getsockopt(2); `ENOPROTOOPT` for other options.

@@ -5,7 +5,7 @@ use std::ffi::{c_int, c_void};
 use std::io;
 use std::time::Duration;
 
-use dmm::TcpInfo;
+use dmm::{CongestionControl, TcpInfo};
 use libc::{linger, socklen_t, timeval};
 use nix::errno::Errno;
 
@@ -19,11 +19,13 @@ const CLOSE: u8 = 7;
 const LISTEN: u8 = 10;
 /// What TCP sends in a segment to a peer of which it knows nothing (RFC 9293 section 3.7.1).
 const MSS_DEFAULT: u16 = 536;
+/// Bytes of the name of a congestion control at most (`TCP_CA_NAME_MAX`).
+const NAME_BYTES: usize = 16;
 
 /// As setsockopt(2), with `SO_RCVTIMEO`, `SO_SNDTIMEO`, `SO_KEEPALIVE`, `SO_REUSEADDR` (which makes no
 /// difference: a port in TIME-WAIT is free), `SO_LINGER` (off, or on with 0 seconds: a reset),
 /// `TCP_NODELAY`, `TCP_CORK`, `TCP_KEEPIDLE`, `TCP_USER_TIMEOUT`, `TCP_MAXSEG` (before it listens or
-/// connects), `TCP_FASTOPEN`, `TCP_FASTOPEN_CONNECT`, `IP_TTL`, `IP_TOS`, `IPV6_UNICAST_HOPS` and
+/// connects), `TCP_CONGESTION` (`reno`, `cubic`, `dctcp` or `bbr`), `SO_MAX_PACING_RATE`, `TCP_FASTOPEN`, `TCP_FASTOPEN_CONNECT`, `IP_TTL`, `IP_TOS`, `IPV6_UNICAST_HOPS` and
 /// `IPV6_TCLASS`. With `TCP_FASTOPEN_CONNECT` a non-blocking connect says `EINPROGRESS` all the same;
 /// the socket is writable once the SYN waits for its first write. Of UDP sockets also `SO_BROADCAST`,
 /// `SO_REUSEPORT` (before it is bound), `IP_MULTICAST_TTL`, `IPV6_MULTICAST_HOPS`, `IP_MULTICAST_LOOP`,
@@ -116,6 +118,26 @@ pub unsafe extern "C" fn dmm_setsockopt(
                 }
                 _ => stream(Err(os(Errno::EINVAL))),
             },
+            (libc::IPPROTO_TCP, libc::TCP_CONGESTION) => {
+                // SAFETY: as the caller promised.
+                let control = unsafe { name_of_control(value, len) }?;
+                stream(socket.choose(|choices| choices.congestion = Some(control)))
+            }
+            (libc::SOL_SOCKET, libc::SO_MAX_PACING_RATE) => {
+                // As on Linux, it may have 32 bits or 64.
+                let rate = if len as usize >= size_of::<u64>() {
+                    // SAFETY: as the caller promised.
+                    unsafe { read::<u64>(value, len) }?
+                } else {
+                    // SAFETY: as the caller promised.
+                    unsafe { read::<u32>(value, len) }?.into()
+                };
+                let rate = u32::try_from(rate).unwrap_or(u32::MAX);
+                if rate == 0 {
+                    return Err(os(Errno::EINVAL));
+                }
+                stream(socket.choose(|choices| choices.pacing_rate = rate))
+            }
             // As on Linux, of IP_TOS the lower bits count.
             (libc::IPPROTO_IP, libc::IP_TOS) if !socket.kind.v6 => {
                 let class = int()? as u8;
@@ -139,7 +161,8 @@ pub unsafe extern "C" fn dmm_setsockopt(
     })
 }
 
-/// As getsockopt(2), with the options of dmm_setsockopt, and `TCP_INFO`, `SO_ERROR`, `SO_TYPE`, `SO_DOMAIN`,
+/// As getsockopt(2), with the options of dmm_setsockopt (`TCP_CONGESTION` of a socket that chose none once it is
+/// connected, `ENOTCONN` before), and `TCP_INFO`, `SO_ERROR`, `SO_TYPE`, `SO_DOMAIN`,
 /// `SO_PROTOCOL` and `SO_ACCEPTCONN`.
 ///
 /// Errors: those of getsockopt(2); `ENOPROTOOPT` for other options.
@@ -206,6 +229,18 @@ pub unsafe extern "C" fn dmm_getsockopt(
             (libc::IPPROTO_TCP, libc::TCP_MAXSEG) if socket.kind.stream => {
                 number(max_segment(&socket, &choices)?)
             }
+            (libc::IPPROTO_TCP, libc::TCP_CONGESTION) if socket.kind.stream => {
+                let mut name = [0; NAME_BYTES];
+                let control = control(&socket, &choices)?.name().as_bytes();
+                name[..control.len()].copy_from_slice(control);
+                // SAFETY: as the caller promised.
+                unsafe { write(name, value, len) }
+            }
+            // SAFETY: as the caller promised.
+            (libc::SOL_SOCKET, libc::SO_MAX_PACING_RATE) if socket.kind.stream => unsafe {
+                let chosen = choices.pacing_rate;
+                write(if chosen == 0 { u32::MAX } else { chosen }, value, len)
+            },
             (libc::IPPROTO_TCP, _) if socket.kind.stream => number(of_tcp(&choices, name)?),
             (libc::IPPROTO_IP, libc::IP_TTL) if !socket.kind.v6 => number(hops()),
             (libc::IPPROTO_IPV6, libc::IPV6_UNICAST_HOPS) if socket.kind.v6 => number(hops()),
@@ -245,6 +280,35 @@ fn of_tcp(choices: &Choices, name: c_int) -> io::Result<c_int> {
         libc::TCP_FASTOPEN_CONNECT => Ok(choices.fast_connect.into()),
         _ => Err(os(Errno::ENOPROTOOPT)),
     }
+}
+
+/// The congestion control of a name, which need not end with a zero.
+///
+/// # Safety
+/// `value` must be null or point to `len` readable bytes.
+unsafe fn name_of_control(value: *const c_void, len: socklen_t) -> io::Result<CongestionControl> {
+    let mut name = [0; NAME_BYTES];
+    let len = (len as usize).min(NAME_BYTES - 1);
+    if len == 0 {
+        return Err(os(Errno::EINVAL));
+    }
+    if value.is_null() {
+        return Err(os(Errno::EFAULT));
+    }
+    // SAFETY: as the caller promised; the other is ours.
+    unsafe { name.as_mut_ptr().copy_from_nonoverlapping(value.cast::<u8>(), len) };
+    let end = name.iter().position(|byte| *byte == 0).unwrap_or(len);
+    let name = std::str::from_utf8(&name[..end]).map_err(|_| os(Errno::ENOENT))?;
+    CongestionControl::from_name(name).ok_or_else(|| os(Errno::ENOENT))
+}
+
+/// What was chosen, or what the stack gave the connection: before that nobody can tell.
+fn control(socket: &Socket, choices: &Choices) -> io::Result<CongestionControl> {
+    let given = match (choices.congestion, socket.state()?) {
+        (None, State::Stream(stream)) => stream.congestion_control()?,
+        (chosen, _) => chosen,
+    };
+    given.ok_or_else(|| os(Errno::ENOTCONN))
 }
 
 /// What the socket knows of itself; of one that is no connection, its state (`tcp_states.h`).

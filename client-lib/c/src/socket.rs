@@ -17,7 +17,8 @@ use std::sync::{Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
 use dmm::{
-    Client, ConnectOptions, ListenOptions, Received, Reserved, TcpListener, TcpStream, UdpSocket,
+    Client, CongestionControl, ConnectOptions, ListenOptions, Received, Reserved, TcpListener,
+    TcpStream, UdpSocket,
 };
 use nix::errno::Errno;
 
@@ -60,6 +61,9 @@ pub(crate) struct Choices {
     pub(crate) traffic_class: u8,
     pub(crate) max_segment: Option<u16>,
     pub(crate) cork: bool,
+    pub(crate) congestion: Option<CongestionControl>,
+    /// Bytes per second at most, 0 if that was never chosen.
+    pub(crate) pacing_rate: u32,
     /// Of a listener.
     pub(crate) fast_open: u32,
     /// Of a connection.
@@ -255,6 +259,7 @@ impl Socket {
             max_segment: choices.max_segment,
             traffic_class: choices.traffic_class,
             hop_limit: choices.hops.and_then(|hops| u8::try_from(hops).ok()),
+            congestion: choices.congestion,
         };
         let listener = self.client.listen_on(self.stack(), address, backlog, &options)?;
         listener.set_nonblocking(choices.nonblocking)?;
@@ -289,6 +294,7 @@ impl Socket {
                         max_segment: choices.max_segment,
                         traffic_class: choices.traffic_class,
                         hop_limit: choices.hops.and_then(|hops| u8::try_from(hops).ok()),
+                        congestion: choices.congestion,
                     };
                     let stream = self.client.start_connect_with(self.stack(), to, &options)?;
                     apply_to_stream(&choices, &stream)?;
@@ -407,6 +413,12 @@ fn apply_to_listener(choices: &Choices, listener: &TcpListener) -> io::Result<()
     }
     listener.set_max_segment(choices.max_segment)?;
     listener.set_traffic_class(choices.traffic_class)?;
+    if let Some(control) = choices.congestion {
+        listener.set_congestion_control(control)?;
+    }
+    if choices.pacing_rate > 0 {
+        listener.set_max_pacing_rate(Some(choices.pacing_rate))?;
+    }
     listener.set_fast_open(choices.fast_open)
 }
 
@@ -432,6 +444,12 @@ fn apply_to_stream(choices: &Choices, stream: &TcpStream) -> io::Result<()> {
     }
     if stream.traffic_class()? != choices.traffic_class & !ECN_BITS {
         stream.set_traffic_class(choices.traffic_class)?;
+    }
+    if let Some(control) = choices.congestion {
+        stream.set_congestion_control(control)?;
+    }
+    if choices.pacing_rate > 0 {
+        stream.set_max_pacing_rate(Some(choices.pacing_rate))?;
     }
     if stream.cork()? != choices.cork {
         stream.set_cork(choices.cork)?;

@@ -106,6 +106,17 @@ static void sockets(void)
 	IS(0, strcmp(dmm_version(), "0.1.0"));
 }
 
+/* 0 if the socket has this congestion control. */
+static int control(int handle, const char *wanted)
+{
+	char found[16] = { 0 };
+	socklen_t len = sizeof(found);
+
+	if (dmm_getsockopt(handle, IPPROTO_TCP, TCP_CONGESTION, found, &len) != 0)
+		return -1;
+	return strcmp(found, wanted);
+}
+
 static void options(void)
 {
 	int handle = dmm_socket(AF_INET, SOCK_STREAM, 0);
@@ -142,6 +153,16 @@ static void options(void)
 	FAILS(EINVAL, dmm_setsockopt(handle, IPPROTO_IP, IP_TTL, &value, sizeof(value)));
 	FAILS(ENOPROTOOPT, dmm_setsockopt(handle, IPPROTO_IPV6, IPV6_UNICAST_HOPS, &value, sizeof(value)));
 	value = 1;
+	IS(0, dmm_setsockopt(handle, IPPROTO_TCP, TCP_CONGESTION, "bbr", 3));
+	IS(0, control(handle, "bbr"));
+	FAILS(ENOENT, dmm_setsockopt(handle, IPPROTO_TCP, TCP_CONGESTION, "vegas", 5));
+	FAILS(EINVAL, dmm_setsockopt(handle, IPPROTO_TCP, TCP_CONGESTION, "", 0));
+	unsigned rate = 1000000;
+	IS(-1, option(handle, SOL_SOCKET, SO_MAX_PACING_RATE));
+	IS(0, dmm_setsockopt(handle, SOL_SOCKET, SO_MAX_PACING_RATE, &rate, sizeof(rate)));
+	IS(1000000, option(handle, SOL_SOCKET, SO_MAX_PACING_RATE));
+	rate = 0;
+	FAILS(EINVAL, dmm_setsockopt(handle, SOL_SOCKET, SO_MAX_PACING_RATE, &rate, sizeof(rate)));
 	IS(0, dmm_setsockopt(handle, IPPROTO_TCP, TCP_CORK, &value, sizeof(value)));
 	IS(1, option(handle, IPPROTO_TCP, TCP_CORK));
 	IS(0, dmm_setsockopt(handle, IPPROTO_TCP, TCP_FASTOPEN_CONNECT, &value, sizeof(value)));
@@ -252,6 +273,10 @@ static void streams(const char *theirs, int port)
 	IS(1, info(handle).tcpi_state);
 	IS(most, info(handle).tcpi_advmss);
 	IS(1, option(handle, IPPROTO_TCP, TCP_MAXSEG) <= most);
+	/* The stack's, and then another. */
+	IS(0, control(handle, "cubic"));
+	IS(0, dmm_setsockopt(handle, IPPROTO_TCP, TCP_CONGESTION, "bbr", 4));
+	IS(0, control(handle, "bbr"));
 	FAILS(EINVAL, dmm_setsockopt(handle, IPPROTO_TCP, TCP_FASTOPEN, &most, sizeof(most)));
 	FAILS(EINVAL, dmm_setsockopt(handle, IPPROTO_TCP, TCP_FASTOPEN_CONNECT, &most, sizeof(most)));
 	FAILS(EISCONN, dmm_connect(handle, any(&v4), sizeof(v4)));

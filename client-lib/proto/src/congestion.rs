@@ -32,6 +32,12 @@ impl CongestionControl {
         }
     }
 
+    /// The one with this name.
+    #[must_use]
+    pub fn from_name(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|control| control.name() == name)
+    }
+
     /// The one with this number.
     #[must_use]
     pub fn from_number(number: u32) -> Option<Self> {

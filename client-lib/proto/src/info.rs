@@ -70,6 +70,8 @@ pub struct TcpInfo {
     pub bytes_acked: u64,
     /// Bytes received, ever.
     pub bytes_received: u64,
+    /// The number of its [`crate::congestion::CongestionControl`], 0 for none. Not in Linux's structure.
+    pub congestion: u8,
     /// Segments that came, in all, and with payload.
     pub segs_in: u32,
     /// Segments sent.
@@ -101,7 +103,7 @@ impl TcpInfo {
             self.options,
             self.shifts.0,
             self.shifts.1,
-            0,
+            self.congestion,
         ];
         let halves = [
             micros(self.rto),
@@ -159,6 +161,7 @@ impl TcpInfo {
             probes: bytes[3],
             options: bytes[4],
             shifts: (bytes[5], bytes[6]),
+            congestion: bytes[7],
             rto: span(0),
             ato: span(1),
             snd_mss: half(2),
@@ -247,9 +250,8 @@ mod tests {
         fn each_word_has_its_place(words in prop::array::uniform3(any::<[u64; PART_WORDS]>())) {
             let info = TcpInfo::decode(&words);
             prop_assert_eq!(TcpInfo::decode(&info.encode()), info);
-            // All but the padding: a byte, half a word, and the last.
+            // All but the padding: half a word, and the last.
             let mut kept = info.encode();
-            kept[0][0] |= words[0][0] & 0xff << 56;
             kept[2][0] |= words[2][0] & !0 << 32;
             kept[2][5] = words[2][5];
             prop_assert_eq!(kept, words);

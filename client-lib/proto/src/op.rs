@@ -162,9 +162,14 @@ pub struct Opening {
     /// [`SocketOption::HopLimit`]; 0 for the stack's default.
     pub hop_limit: u8,
     /// [`SocketOption::FastOpen`], of a connection 0 or 1. With a cookie, its SYN waits for what is written
-    /// first.
+    /// first. Of 24 bits.
     pub fast_open: u32,
+    /// [`SocketOption::CongestionControl`]; 0 for the stack's.
+    pub congestion: u8,
 }
+
+/// The most that [`Opening::fast_open`] holds.
+const FAST_OPEN_MAX: u32 = (1 << 24) - 1;
 
 impl Opening {
     /// Those that are not the default.
@@ -174,25 +179,27 @@ impl Opening {
             (SocketOption::TrafficClass, u32::from(self.traffic_class)),
             (SocketOption::HopLimit, u32::from(self.hop_limit)),
             (SocketOption::FastOpen, self.fast_open),
+            (SocketOption::CongestionControl, u32::from(self.congestion)),
         ];
         all.into_iter().filter(|(_, value)| *value != 0)
     }
 
-    /// The shared form: all but Fast Open, and that.
+    /// The shared form: what packets have, and what the connection does.
     fn encode(self) -> (u32, u32) {
         let word = u32::from(self.max_segment)
             | u32::from(self.traffic_class) << 16
             | u32::from(self.hop_limit) << 24;
-        (word, self.fast_open)
+        (word, self.fast_open.min(FAST_OPEN_MAX) | u32::from(self.congestion) << 24)
     }
 
     /// From the shared form.
-    const fn decode(word: u32, fast_open: u32) -> Self {
+    const fn decode(word: u32, rest: u32) -> Self {
         Self {
             max_segment: word as u16,
             traffic_class: (word >> 16) as u8,
             hop_limit: (word >> 24) as u8,
-            fast_open,
+            fast_open: rest & FAST_OPEN_MAX,
+            congestion: (rest >> 24) as u8,
         }
     }
 }
@@ -682,12 +689,13 @@ mod tests {
     }
 
     fn opening(fast: impl Strategy<Value = u32>) -> impl Strategy<Value = Opening> {
-        let parts = (any::<u16>(), any::<u8>(), any::<u8>(), fast);
-        parts.prop_map(|(max_segment, traffic_class, hop_limit, fast_open)| Opening {
+        let parts = (any::<u16>(), any::<u8>(), any::<u8>(), fast, any::<u8>());
+        parts.prop_map(|(max_segment, traffic_class, hop_limit, fast_open, congestion)| Opening {
             max_segment,
             traffic_class,
             hop_limit,
             fast_open,
+            congestion,
         })
     }
 

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use dmm_proto::congestion::CongestionControl;
 use dmm_proto::op::{Opening, Submission};
 use nix::errno::Errno;
 
@@ -33,6 +34,8 @@ pub struct ConnectOptions {
     pub traffic_class: u8,
     /// The hop limit of its packets. `None`: 64.
     pub hop_limit: Option<u8>,
+    /// Its congestion control (`TCP_CONGESTION`). `None`: the stack's.
+    pub congestion: Option<CongestionControl>,
 }
 
 impl TcpStream {
@@ -129,7 +132,8 @@ impl Client {
         remote: SocketAddr,
         options: &ConnectOptions,
     ) -> io::Result<TcpStream> {
-        let ConnectOptions { local, fast_open, max_segment, traffic_class, hop_limit } = *options;
+        let ConnectOptions { local, fast_open, max_segment, traffic_class, hop_limit, congestion } =
+            *options;
         max_segment.map_or(Ok(()), check_segment)?;
         hop_limit.map_or(Ok(()), |hops| check_hops(hops.into()))?;
         let opening = Opening {
@@ -137,6 +141,7 @@ impl Client {
             traffic_class,
             hop_limit: hop_limit.unwrap_or(0),
             fast_open: fast_open.into(),
+            congestion: congestion.map_or(0, |control| control as u8),
         };
         let local = local.unwrap_or_else(|| any_like(&remote));
         if local.is_ipv4() != remote.is_ipv4() {

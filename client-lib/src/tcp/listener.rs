@@ -17,6 +17,7 @@ use std::ops::Range;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex};
 
+use dmm_proto::congestion::CongestionControl;
 use dmm_proto::op::{Opening, Submission};
 use nix::errno::Errno;
 
@@ -46,6 +47,8 @@ pub struct ListenOptions {
     pub traffic_class: u8,
     /// As [`TcpListener::set_ttl`]. `None`: 64.
     pub hop_limit: Option<u8>,
+    /// As [`TcpListener::set_congestion_control`]. `None`: the stack's.
+    pub congestion: Option<CongestionControl>,
 }
 
 /// A TCP listener, shaped like [`std::net::TcpListener`]. Closed when its last clone is dropped.
@@ -194,7 +197,8 @@ impl Client {
         backlog: u32,
         options: &ListenOptions,
     ) -> io::Result<TcpListener> {
-        let ListenOptions { fast_open, max_segment, traffic_class, hop_limit } = *options;
+        let ListenOptions { fast_open, max_segment, traffic_class, hop_limit, congestion } =
+            *options;
         max_segment.map_or(Ok(()), check_segment)?;
         hop_limit.map_or(Ok(()), |hops| check_hops(hops.into()))?;
         let opening = Opening {
@@ -202,6 +206,7 @@ impl Client {
             traffic_class,
             hop_limit: hop_limit.unwrap_or(0),
             fast_open,
+            congestion: congestion.map_or(0, |control| control as u8),
         };
         let stack = self.stack(stack)?;
         let instances = stack.first_instance..stack.first_instance + stack.instances;

@@ -7,6 +7,7 @@ use std::io;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use dmm_proto::congestion::CongestionControl;
 use dmm_proto::info::TcpInfo;
 use dmm_proto::op::{SocketOption, Submission};
 use nix::errno::Errno;
@@ -210,6 +211,36 @@ impl TcpStream {
         Ok(self.core().options.traffic_class.load(Ordering::Relaxed) as u8)
     }
 
+    /// Chooses the congestion control (`TCP_CONGESTION`). One that the kind of stack does not have shows in
+    /// [`TcpStream::take_error`] as `ENOENT`. DCTCP needs marks, which a connection's SYN asks for: see
+    /// [`crate::ConnectOptions::congestion`].
+    ///
+    /// # Errors
+    /// `ECONNRESET` if the daemon ended.
+    pub fn set_congestion_control(&self, control: CongestionControl) -> io::Result<()> {
+        self.set(SocketOption::CongestionControl, (control as u8).into())
+    }
+
+    /// The connection's congestion control; `None` if it has none, or is not open yet.
+    ///
+    /// # Errors
+    /// As [`TcpStream::info`].
+    pub fn congestion_control(&self) -> io::Result<Option<CongestionControl>> {
+        Ok(CongestionControl::from_number(self.info()?.congestion.into()))
+    }
+
+    /// Sends so many bytes a second at most, spread evenly (`SO_MAX_PACING_RATE`). `None`: as many as the peer
+    /// and the network take.
+    ///
+    /// # Errors
+    /// `EINVAL` for 0; `ECONNRESET` if the daemon ended.
+    pub fn set_max_pacing_rate(&self, rate: Option<u32>) -> io::Result<()> {
+        if rate == Some(0) {
+            return Err(os(Errno::EINVAL));
+        }
+        self.set(SocketOption::PacingRate, rate.unwrap_or(u32::MAX))
+    }
+
     /// Payload of a segment at most, in bytes (`TCP_MAXSEG`).
     ///
     /// # Errors
@@ -275,6 +306,25 @@ impl TcpListener {
     pub fn set_max_segment(&self, bytes: Option<u16>) -> io::Result<()> {
         bytes.map_or(Ok(()), check_segment)?;
         self.set(SocketOption::MaxSegment, bytes.unwrap_or(0).into())
+    }
+
+    /// As [`TcpStream::set_congestion_control`], of connections to come.
+    ///
+    /// # Errors
+    /// `ECONNRESET` if the daemon ended.
+    pub fn set_congestion_control(&self, control: CongestionControl) -> io::Result<()> {
+        self.set(SocketOption::CongestionControl, (control as u8).into())
+    }
+
+    /// As [`TcpStream::set_max_pacing_rate`], of connections to come.
+    ///
+    /// # Errors
+    /// As [`TcpStream::set_max_pacing_rate`].
+    pub fn set_max_pacing_rate(&self, rate: Option<u32>) -> io::Result<()> {
+        if rate == Some(0) {
+            return Err(os(Errno::EINVAL));
+        }
+        self.set(SocketOption::PacingRate, rate.unwrap_or(u32::MAX))
     }
 
     /// As [`TcpStream::set_traffic_class`], of connections to come.

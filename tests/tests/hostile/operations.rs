@@ -91,6 +91,7 @@ fn opening(random: &mut Random, fast: u64) -> Opening {
         traffic_class: random.below(256) as u8,
         hop_limit: random.below(256) as u8,
         fast_open: random.below(fast) as u32,
+        congestion: random.below(256) as u8,
     }
 }
 

@@ -436,6 +436,12 @@ impl TxFifo {
         Ok(true)
     }
 
+    /// Whether the client has used up most of its quota of chunks.
+    #[must_use]
+    pub fn chunks_are_scarce(&self) -> bool {
+        self.chain.pool.used() > self.chain.pool.chunks() / 2
+    }
+
     /// Takes the client's right to write, unless it is writing. Returns whether it was taken and
     /// nothing is queued.
     fn revoke(&mut self) -> Result<bool, Breach> {

@@ -97,14 +97,17 @@ impl Datagram {
         (fits && leads_there).then_some((from, to))
     }
 
-    /// Gives chunks back if nothing moved since the last call.
+    /// Gives chunks back if nothing moved since the last call: room to send only where chunks are scarce, since a
+    /// program that does not wait would lose the datagram that it writes next.
     pub(crate) fn trim(&mut self) -> Result<(), Breach> {
         let idle = !std::mem::take(&mut self.active);
         if let (true, Some(rx)) = (idle, &mut self.rx) {
             rx.let_go()?;
         }
         if let (true, false, Some(tx)) = (idle, self.room.hungry, &mut self.tx) {
-            tx.let_go()?;
+            if tx.chunks_are_scarce() {
+                tx.let_go()?;
+            }
         }
         Ok(())
     }

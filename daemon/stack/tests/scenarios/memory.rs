@@ -1,11 +1,12 @@
 //! Chunks: idle sockets hold none, and exhausted quotas recover.
 
 use dmm_proto::Breach;
+use dmm_proto::fifo::datagram::Header;
 use dmm_proto::sync::Ordering;
 use dmm_stack::kinds::KINDS;
 use dmm_stack::pair::{End, Pair, Quota};
 
-use crate::{IP_KINDS, V4, clean, left, millis, secs};
+use crate::{IP_KINDS, V4, clean, left, millis, right, secs};
 
 fn trim_all(pair: &mut Pair) {
     let now = pair.now;
@@ -33,15 +34,25 @@ fn idle_sockets_hold_no_chunk_and_talk_again() {
 }
 
 #[test]
-fn idle_udp_sockets_hold_no_chunk() {
+fn idle_udp_sockets_have_room_unless_chunks_are_scarce() {
     for kind in IP_KINDS {
         let mut pair = Pair::new(kind, &clean());
-        let quota = Quota::new(64);
-        let one = pair.bind(End::Left, &quota, 1, left(1));
-        assert_eq!(quota.pool.used(), 1, "room for a first datagram");
+        let quota = Quota::new(6);
+        let mut sockets = vec![pair.bind(End::Left, &quota, 1, left(1))];
         trim_all(&mut pair);
-        assert_eq!(quota.pool.used(), 0);
-        pair.clean_up(&[&one], &[], &[&quota]);
+        assert_eq!(quota.pool.used(), 1, "room for the next datagram");
+        // A program that does not wait can send it.
+        let header = Header { len: 3, peer: Some(right(9).into()), local: None };
+        assert!(sockets[0].writer.write_datagram(&header, b"now"));
+        for number in 2..5 {
+            sockets.push(pair.bind(End::Left, &quota, number, left(number as u16)));
+        }
+        pair.run(secs(5));
+        assert_eq!(quota.pool.used(), 4);
+        trim_all(&mut pair);
+        assert!(quota.pool.used() <= 3, "{} of 6", quota.pool.used());
+        let all: Vec<_> = sockets.iter().collect();
+        pair.clean_up(&all, &[], &[&quota]);
     }
 }
 

@@ -16,6 +16,7 @@ use serde::{Deserialize, Serialize};
 use std::time::Duration;
 
 use dmm_port::Instant;
+use dmm_proto::congestion::CongestionControl;
 
 use bbr::Bbr;
 pub(super) use bbr::quantum;
@@ -186,6 +187,17 @@ impl Algorithm {
     /// Whether it follows a model of the path, which sets the window in recovery as well.
     pub(super) const fn is_model(&self) -> bool {
         matches!(self, Self::Bbr(_))
+    }
+
+    /// Its number, by which sockets ask for it; 0 for none.
+    pub(super) const fn number(&self) -> u8 {
+        match self {
+            Self::None(_) => 0,
+            Self::Reno(_) => CongestionControl::Reno as u8,
+            Self::Cubic(_) => CongestionControl::Cubic as u8,
+            Self::Dctcp(_) => CongestionControl::Dctcp as u8,
+            Self::Bbr(_) => CongestionControl::Bbr as u8,
+        }
     }
 
     /// Whether the peer is to be told of each mark (RFC 8257 section 3.2).

@@ -90,7 +90,11 @@ impl sockets::Connection for Connection {
             }),
             SocketOption::FastOpen if value != 0 => self.ask_fast(),
             SocketOption::CongestionControl => {
-                if let Some(chosen) = self.options.congestion {
+                // The same again changes nothing: it would forget what it has learned.
+                let current = self.sender.control_number();
+                if let Some(chosen) = self.options.congestion
+                    && chosen as u8 != current
+                {
                     let control = Algorithm::new(chosen.into(), self.chance);
                     self.ecn.count_marks(control.counts_marks());
                     self.sender.set_control(control);

@@ -67,6 +67,7 @@ impl Sender {
             u64::MAX => i32::MAX.unsigned_abs(),
             threshold => segments(threshold),
         };
+        info.congestion = self.control.number();
         info.reordering = self.board.reordering();
         info.last.0 = now.since(self.sent_at);
         info.busy = (self.busy, self.peer_limited);

@@ -514,6 +514,11 @@ impl Sender {
         self.pace.most = most;
     }
 
+    /// The number of its congestion control.
+    pub(super) const fn control_number(&self) -> u8 {
+        self.control.number()
+    }
+
     /// Takes another algorithm for congestion control from now on.
     pub(super) fn set_control(&mut self, control: Algorithm) {
         self.control = control;
