@@ -84,21 +84,21 @@ impl Lab {
         Self::start(links, &config, ground, instances)
     }
 
-    /// As [`Lab::new`], with one instance whose `tcp` is tuned so, and nothing that the kernel does to packets of
-    /// several segments at once.
+    /// As [`Lab::new`], with `tcp` tuned so, and nothing that the kernel does to packets of several segments at
+    /// once.
     ///
     /// # Panics
     /// If any of it cannot be set up.
     #[must_use]
-    pub fn with_tcp(kind: PortKind, tcp: &Value) -> Self {
+    pub fn with_tcp(kind: PortKind, instances: usize, tcp: &Value) -> Self {
         let link = Link::new(0, kind);
         let ground = Ground::new();
         if kind == PortKind::AfPacket {
             ground.home.join(&link.near_interface(), &ground.peer, &link.kernel_interface());
         }
-        let mut config = ground.config(&[link], 1);
+        let mut config = ground.config(&[link], instances);
         config["stacks"][0]["tcp"] = tcp.clone();
-        let lab = Self::start(vec![link], &config, ground, 1);
+        let lab = Self::start(vec![link], &config, ground, instances);
         let (kernel, interface) = (lab.kernel(), link.kernel_interface());
         kernel.without_offloads(&interface);
         // Its TCP makes packets of several segments for any device, which the firewall would take as one.

@@ -5,7 +5,7 @@ use std::net::{SocketAddr, TcpStream};
 use std::os::fd::AsRawFd;
 
 use dmm::{ConnectOptions, Events, Interest, Poll, Token};
-use dmm_tests::lab::{FAMILIES, Family, PortKind};
+use dmm_tests::lab::{FAMILIES, Family, Lab, PortKind};
 use nix::sys::socket::{
     AddressFamily, SockFlag, SockType, SockaddrStorage, connect, setsockopt, socket, sockopt,
 };
@@ -17,6 +17,7 @@ over_tap_and_veth!(
     our_syn_carries_payload,
     the_kernels_syn_carries_payload,
     cookies_of_a_configured_key_outlive_the_daemon,
+    a_cookie_is_good_at_each_instance,
 );
 
 /// Bit of `tcpi_options`.
@@ -144,4 +145,26 @@ fn cookies_of_a_configured_key_outlive_the_daemon(kind: PortKind) {
     world.client = dmm::Client::attach(world.lab.daemon.socket()).expect("it listens again");
     let joined = request(&world, &listen(&world));
     check_fast(&world, &joined, &cookie.expect("we answer"));
+}
+
+/// Ports lead to one instance or the other, and addresses alone make a cookie.
+fn a_cookie_is_good_at_each_instance(kind: PortKind) {
+    let world = World::of(Lab::with_tcp(kind, 2, &json!({})));
+    world.lab.kernel().set("tcp_fastopen", ALWAYS);
+    let listener = world.we_listen(Family::V4);
+    listener.set_fast_open(16).expect("it lives");
+    let (_, _, _, cookie) = cookies(&world, &request(&world, &listener));
+    let cookie = cookie.expect("we answer");
+    let taken = || {
+        let counters = world.lab.counters();
+        [0, 1].map(|at| counters.contains_key(&format!("stack.s0.{at}.tcp.fast_open_taken")))
+    };
+    // That one of them gets none is as good as impossible.
+    for _ in 0..64 {
+        check_fast(&world, &request(&world, &listener), &cookie);
+        if taken() == [true, true] {
+            return;
+        }
+    }
+    panic!("{:?} of the instances", taken());
 }

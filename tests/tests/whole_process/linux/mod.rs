@@ -69,7 +69,7 @@ struct Joined {
 impl World {
     /// With `tcp` in the stack's configuration.
     fn new(kind: PortKind, tcp: &Value) -> Self {
-        Self::of(Lab::with_tcp(kind, tcp))
+        Self::of(Lab::with_tcp(kind, 1, tcp))
     }
 
     fn of(lab: Lab) -> Self {
