@@ -25,10 +25,6 @@ use crate::tcp::{check_hops, hops_of};
 use crate::waiter::lock;
 pub use arrival::Arrival;
 
-/// How long a call that must not wait gives the daemon to grant room in an empty FIFO: far longer than it takes
-/// unless the client's quota is used up.
-const ROOM_PATIENCE: Duration = Duration::from_millis(50);
-
 /// A UDP socket, shaped like [`std::net::UdpSocket`]. Closed when its last clone is dropped.
 pub struct UdpSocket {
     inner: Arc<Inner>,
@@ -184,12 +180,6 @@ impl UdpSocket {
             return Err(os(Errno::EMSGSIZE));
         }
         let Inner { client, core, .. } = &*self.inner;
-        // Room that the daemon took back while the socket was idle is not full: it comes back at once.
-        let empty = || lock(&core.tx).queued() == 0;
-        let patience = match patience {
-            Patience::None if empty() => Patience::from_timeout(Some(ROOM_PATIENCE)),
-            patience => patience,
-        };
         let local = from.map(|from| SocketAddr::new(from, self.inner.local.port()).into());
         let header = Header { len: bytes.len(), peer: to.map(Into::into), local };
         let outcome = client.session.wait(&core.waiters, patience, || {

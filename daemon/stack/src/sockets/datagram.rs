@@ -104,10 +104,10 @@ impl Datagram {
         if let (true, Some(rx)) = (idle, &mut self.rx) {
             rx.let_go()?;
         }
-        if let (true, false, Some(tx)) = (idle, self.room.hungry, &mut self.tx) {
-            if tx.chunks_are_scarce() {
-                tx.let_go()?;
-            }
+        if let (true, false, Some(tx)) = (idle, self.room.hungry, &mut self.tx)
+            && tx.chunks_are_scarce()
+        {
+            tx.let_go()?;
         }
         Ok(())
     }
