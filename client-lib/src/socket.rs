@@ -119,6 +119,8 @@ pub(crate) struct Options {
     /// One more than the hops of packets to groups that were chosen, 0 for the default.
     pub(crate) group_hops: AtomicU32,
     pub(crate) group_silent: AtomicBool,
+    /// The IPv4 address that datagrams to groups come from, 0 for the stack's choice.
+    pub(crate) group_source: AtomicU32,
 }
 
 /// How long a call may take.

@@ -307,7 +307,8 @@ ssize_t dmm_sendmsg(int handle,
 // `IPV6_TCLASS`. With `TCP_FASTOPEN_CONNECT` a non-blocking connect says `EINPROGRESS` all the same;
 // the socket is writable once the SYN waits for its first write. Of UDP sockets also `SO_BROADCAST`,
 // `SO_REUSEPORT` (before it is bound), `IP_MULTICAST_TTL`, `IPV6_MULTICAST_HOPS`, `IP_MULTICAST_LOOP`,
-// `IPV6_MULTICAST_LOOP`, and `IP_PKTINFO` and `IPV6_RECVPKTINFO`, which dmm_recvmsg answers.
+// `IPV6_MULTICAST_LOOP`, `IP_MULTICAST_IF`, `IPV6_MULTICAST_IF`, `IP_ADD_MEMBERSHIP`, `IP_DROP_MEMBERSHIP`,
+// `IPV6_JOIN_GROUP` and `IPV6_LEAVE_GROUP` (where a stack's one link has number 1), and `IP_PKTINFO` and `IPV6_RECVPKTINFO`, which dmm_recvmsg answers.
 //
 // Errors: those of setsockopt(2); `ENOPROTOOPT` for other options.
 //

@@ -3,14 +3,18 @@
 
 use std::ffi::{c_int, c_void};
 use std::io;
+use std::net::{Ipv4Addr, Ipv6Addr};
 
 use dmm::UdpSocket;
-use libc::socklen_t;
+use libc::{in_addr, ip_mreq, ipv6_mreq, socklen_t};
 use nix::errno::Errno;
 
 use crate::errors::os;
 use crate::options::read;
 use crate::socket::{Socket, State};
+
+/// Groups of a socket at most, as the daemon has it.
+const MEMBERSHIPS_MAX: usize = 20;
 
 /// What was chosen of them.
 #[derive(Clone, Copy, Debug)]
@@ -21,6 +25,7 @@ pub(crate) struct Choices {
     broadcast: bool,
     group_hops: u8,
     group_loop: bool,
+    group_source: Ipv4Addr,
 }
 
 impl Default for Choices {
@@ -31,6 +36,7 @@ impl Default for Choices {
             broadcast: false,
             group_hops: 1,
             group_loop: true,
+            group_source: Ipv4Addr::UNSPECIFIED,
         }
     }
 }
@@ -47,7 +53,7 @@ impl Choices {
         if socket.multicast_loop_v4()? != self.group_loop {
             socket.set_multicast_loop_v4(self.group_loop)?;
         }
-        Ok(())
+        socket.set_multicast_if_v4(&self.group_source)
     }
 }
 
@@ -100,8 +106,91 @@ pub(crate) unsafe fn set(
             on @ 0..=1 => socket.choose(|choices| choices.datagrams.group_loop = on == 1),
             _ => Err(os(Errno::EINVAL)),
         },
+        (libc::IPPROTO_IP, libc::IP_ADD_MEMBERSHIP | libc::IP_DROP_MEMBERSHIP)
+            if !socket.kind.v6 =>
+        {
+            // SAFETY: as the caller promised. An `ip_mreqn` begins like it, and has the link's number.
+            let asked = unsafe { read::<ip_mreq>(value, len) }?;
+            let (group, link) = (address(asked.imr_multiaddr), address(asked.imr_interface));
+            socket.set_group(Group::V4(group, link), name == libc::IP_ADD_MEMBERSHIP)
+        }
+        (libc::IPPROTO_IPV6, libc::IPV6_ADD_MEMBERSHIP | libc::IPV6_DROP_MEMBERSHIP)
+            if socket.kind.v6 =>
+        {
+            // SAFETY: as the caller promised.
+            let asked = unsafe { read::<ipv6_mreq>(value, len) }?;
+            let group = Ipv6Addr::from_octets(asked.ipv6mr_multiaddr.s6_addr);
+            let joins = name == libc::IPV6_ADD_MEMBERSHIP;
+            socket.set_group(Group::V6(group, asked.ipv6mr_interface), joins)
+        }
+        (libc::IPPROTO_IP, libc::IP_MULTICAST_IF) if !socket.kind.v6 => {
+            let source = match (len as usize) < size_of::<ip_mreq>() {
+                // SAFETY: as the caller promised.
+                true => unsafe { read::<in_addr>(value, len) }.map(address)?,
+                // SAFETY: as the caller promised.
+                false => unsafe { read::<ip_mreq>(value, len) }
+                    .map(|asked| address(asked.imr_interface))?,
+            };
+            socket.choose(|choices| choices.datagrams.group_source = source)
+        }
+        (libc::IPPROTO_IPV6, libc::IPV6_MULTICAST_IF) if socket.kind.v6 => match int()? {
+            // The one link of a stack.
+            0 | 1 => Ok(()),
+            _ => Err(os(Errno::ENODEV)),
+        },
         _ => Err(os(Errno::ENOPROTOOPT)),
     }
+}
+
+/// A group, and the link to be a member on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Group {
+    /// By an address of the link.
+    V4(Ipv4Addr, Ipv4Addr),
+    /// By its number.
+    V6(Ipv6Addr, u32),
+}
+
+impl Group {
+    /// Makes a socket a member, or one no longer.
+    pub(crate) fn set(&self, socket: &UdpSocket, joins: bool) -> io::Result<()> {
+        match (self, joins) {
+            (Self::V4(group, link), true) => socket.join_multicast_v4(group, link),
+            (Self::V4(group, link), false) => socket.leave_multicast_v4(group, link),
+            (Self::V6(group, link), true) => socket.join_multicast_v6(group, *link),
+            (Self::V6(group, link), false) => socket.leave_multicast_v6(group, *link),
+        }
+    }
+
+    const fn is_multicast(&self) -> bool {
+        match self {
+            Self::V4(group, _) => group.is_multicast(),
+            Self::V6(group, _) => group.is_multicast(),
+        }
+    }
+
+    /// Notes it for a socket that is nothing yet.
+    pub(crate) fn note(self, groups: &mut Vec<Self>, joins: bool) -> io::Result<()> {
+        let at = groups.iter().position(|other| *other == self);
+        match (joins, at) {
+            _ if !self.is_multicast() => Err(os(Errno::EINVAL)),
+            (true, Some(_)) => Err(os(Errno::EADDRINUSE)),
+            (true, None) if groups.len() == MEMBERSHIPS_MAX => Err(os(Errno::ENOBUFS)),
+            (true, None) => {
+                groups.push(self);
+                Ok(())
+            }
+            (false, Some(at)) => {
+                groups.swap_remove(at);
+                Ok(())
+            }
+            (false, None) => Err(os(Errno::EADDRNOTAVAIL)),
+        }
+    }
+}
+
+fn address(raw: in_addr) -> Ipv4Addr {
+    Ipv4Addr::from_octets(raw.s_addr.to_ne_bytes())
 }
 
 /// -1 is the default (ip(7), ipv6(7)).

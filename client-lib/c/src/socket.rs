@@ -88,6 +88,8 @@ pub(crate) struct Socket {
     state: Mutex<State>,
     choices: Mutex<Choices>,
     loans: Mutex<Loans>,
+    /// Groups that a UDP socket is to be a member of once it is one.
+    groups: Mutex<Vec<datagrams::Group>>,
     /// Epoll instances that want to be told when it becomes something, and by which number.
     watchers: Mutex<Vec<(Weak<Epoll>, c_int)>>,
 }
@@ -115,7 +117,8 @@ impl Socket {
         }
         let choices = Mutex::new(Choices { nonblocking, ..Choices::default() });
         let (state, watchers) = (Mutex::new(State::Fresh(None)), Mutex::default());
-        Ok(Self { kind, client, stack, state, choices, loans: Mutex::default(), watchers })
+        let (loans, groups) = (Mutex::default(), Mutex::default());
+        Ok(Self { kind, client, stack, state, choices, loans, groups, watchers })
     }
 
     /// A connection that was accepted.
@@ -130,6 +133,7 @@ impl Socket {
             state: Mutex::new(State::Stream(stream)),
             choices: Mutex::new(choices),
             loans: Mutex::default(),
+            groups: Mutex::default(),
             watchers: Mutex::default(),
         })
     }
@@ -239,7 +243,23 @@ impl Socket {
             false => self.client.bind_udp(self.stack(), address)?,
         };
         apply_to_datagram(&self.choices(), &socket)?;
+        let mut groups = self.groups.lock().unwrap_or_else(PoisonError::into_inner);
+        for group in groups.drain(..) {
+            group.set(&socket, true)?;
+        }
+        drop(groups);
         Ok(socket)
+    }
+
+    /// Makes it a member of a group, or one no longer; before it is bound, once it is.
+    pub(crate) fn set_group(&self, group: datagrams::Group, joins: bool) -> io::Result<()> {
+        match &*self.lock() {
+            State::Datagram(socket) => group.set(socket, joins),
+            _ => {
+                let mut groups = self.groups.lock().unwrap_or_else(PoisonError::into_inner);
+                group.note(&mut groups, joins)
+            }
+        }
     }
 
     pub(crate) fn listen(&self, backlog: u32) -> io::Result<()> {

@@ -252,6 +252,44 @@ static void groups(void)
 	IS(0, dmm_close(stream));
 }
 
+/* Joins before the socket is bound, which counts from then on. */
+static void members(const char *ours, const char *theirs)
+{
+	struct sockaddr_in at = name("0.0.0.0", 4002), to = name("239.1.2.3", 4002);
+	int one = bound(4001), other = dmm_socket(AF_INET, SOCK_DGRAM, 0), v6 = dmm_socket(AF_INET6, SOCK_DGRAM, 0);
+	struct timeval patience = { .tv_sec = 30 };
+	struct ip_mreq asked = { .imr_multiaddr = to.sin_addr };
+	struct ip_mreqn wide = { .imr_multiaddr = to.sin_addr };
+	struct ipv6_mreq asked_v6 = { .ipv6mr_interface = 1 };
+	struct in_addr source = name(ours, 0).sin_addr;
+
+	inet_pton(AF_INET6, "ff05::1:3", &asked_v6.ipv6mr_multiaddr);
+	IS(0, dmm_setsockopt(other, SOL_SOCKET, SO_RCVTIMEO, &patience, sizeof(patience)));
+	FAILS(EADDRNOTAVAIL, dmm_setsockopt(other, IPPROTO_IP, IP_DROP_MEMBERSHIP, &asked, sizeof(asked)));
+	IS(0, dmm_setsockopt(other, IPPROTO_IP, IP_ADD_MEMBERSHIP, &asked, sizeof(asked)));
+	FAILS(EADDRINUSE, dmm_setsockopt(other, IPPROTO_IP, IP_ADD_MEMBERSHIP, &asked, sizeof(asked)));
+	IS(0, dmm_bind(other, any(&at), sizeof(at)));
+	FAILS(EADDRINUSE, dmm_setsockopt(other, IPPROTO_IP, IP_ADD_MEMBERSHIP, &wide, sizeof(wide)));
+	IS(0, set(other, IPPROTO_IP, IP_PKTINFO, 1));
+	IS(0, dmm_setsockopt(one, IPPROTO_IP, IP_MULTICAST_IF, &source, sizeof(source)));
+	source = name(theirs, 0).sin_addr;
+	FAILS(EADDRNOTAVAIL, dmm_setsockopt(one, IPPROTO_IP, IP_MULTICAST_IF, &source, sizeof(source)));
+	IS(8, dmm_sendto(one, "datagram", 8, 0, any(&to), sizeof(to)));
+	IS(to.sin_addr.s_addr, receive(other, 256, 8, 0).s_addr);
+	IS(0, dmm_setsockopt(other, IPPROTO_IP, IP_DROP_MEMBERSHIP, &asked, sizeof(asked)));
+	asked.imr_interface = name(theirs, 0).sin_addr;
+	FAILS(ENODEV, dmm_setsockopt(other, IPPROTO_IP, IP_ADD_MEMBERSHIP, &asked, sizeof(asked)));
+	asked = (struct ip_mreq){ .imr_multiaddr = name(ours, 0).sin_addr };
+	FAILS(EINVAL, dmm_setsockopt(other, IPPROTO_IP, IP_ADD_MEMBERSHIP, &asked, sizeof(asked)));
+	FAILS(EINVAL, dmm_setsockopt(other, IPPROTO_IP, IP_ADD_MEMBERSHIP, &asked, 7));
+	IS(0, dmm_setsockopt(v6, IPPROTO_IPV6, IPV6_JOIN_GROUP, &asked_v6, sizeof(asked_v6)));
+	IS(0, dmm_setsockopt(v6, IPPROTO_IPV6, IPV6_LEAVE_GROUP, &asked_v6, sizeof(asked_v6)));
+	FAILS(ENODEV, set(v6, IPPROTO_IPV6, IPV6_MULTICAST_IF, 2));
+	IS(0, dmm_close(one));
+	IS(0, dmm_close(other));
+	IS(0, dmm_close(v6));
+}
+
 int main(int argc, char **argv)
 {
 	if (argc != 4)
@@ -261,6 +299,7 @@ int main(int argc, char **argv)
 	broadcasts(argv[3]);
 	sharing();
 	groups();
+	members(argv[1], argv[2]);
 	printf("%d checks passed\n", checks);
 	return 0;
 }

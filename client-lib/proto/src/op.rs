@@ -255,6 +255,16 @@ pub enum Submission {
         /// The only peer from now on; `None` dissolves the association.
         peer: Option<Address>,
     },
+    /// Makes a UDP socket a member of a group, or one no longer. Answered by [`Completion::Bound`], without an
+    /// address.
+    Group {
+        /// A UDP socket.
+        socket: Socket,
+        /// The group; its port means nothing.
+        group: Address,
+        /// Whether it joins.
+        joins: bool,
+    },
     /// The tx FIFO holds more, or the client wants room in it.
     Send {
         /// A TCP connection or UDP socket.
@@ -338,7 +348,7 @@ pub enum Completion {
         /// The instance to ask, as an index among all instances.
         instance: u32,
     },
-    /// A `Listen`, `Bind` or `SetPeer` ended.
+    /// A `Listen`, `Bind`, `SetPeer` or `Group` ended.
     Bound {
         /// The socket. After an error of `Listen` or `Bind` its slot is free again.
         socket: Socket,
@@ -431,6 +441,14 @@ fn small_of(entry: &Entry) -> u32 {
     (entry[0] >> 8) as u32 & 0xff_ffff
 }
 
+fn flag_of(entry: &Entry) -> Result<bool, Breach> {
+    match small_of(entry) {
+        0 => Ok(false),
+        1 => Ok(true),
+        _ => Err(Breach::Operation),
+    }
+}
+
 fn number_of(entry: &Entry) -> u32 {
     (entry[1] >> 32) as u32
 }
@@ -485,6 +503,9 @@ impl Submission {
             Self::Close { socket } => Words::new(10, socket),
             Self::Rehome { socket, context } => Words { number: context, ..Words::new(11, socket) },
             Self::Inform { socket, number } => Words { number, ..Words::new(12, socket) },
+            Self::Group { socket, group, joins } => {
+                Words { small: joins.into(), first: group.encode(), ..Words::new(13, socket) }
+            }
         };
         words.pack()
     }
@@ -521,11 +542,7 @@ impl Submission {
             4 => Self::Bind {
                 socket,
                 local: Address::decode(first_of(entry))?,
-                shares: match small_of(entry) {
-                    0 => false,
-                    1 => true,
-                    _ => return Err(Breach::Operation),
-                },
+                shares: flag_of(entry)?,
             },
             5 => Self::SetPeer { socket, peer: Address::decode_option(second_of(entry))? },
             6 => Self::Send { socket },
@@ -547,6 +564,11 @@ impl Submission {
             10 => Self::Close { socket },
             11 => Self::Rehome { socket, context: number_of(entry) },
             12 => Self::Inform { socket, number: number_of(entry) },
+            13 => Self::Group {
+                socket,
+                group: Address::decode(first_of(entry))?,
+                joins: flag_of(entry)?,
+            },
             _ => return Err(Breach::Operation),
         })
     }
@@ -566,7 +588,8 @@ impl Submission {
             | Self::SetOption { socket, .. }
             | Self::Close { socket }
             | Self::Rehome { socket, .. }
-            | Self::Inform { socket, .. } => socket,
+            | Self::Inform { socket, .. }
+            | Self::Group { socket, .. } => socket,
         }
     }
 }
@@ -738,6 +761,8 @@ mod tests {
                 .prop_map(|(socket, context)| Submission::Rehome { socket, context }),
             (socket(), any::<u32>())
                 .prop_map(|(socket, number)| Submission::Inform { socket, number }),
+            (socket(), address(), any::<bool>())
+                .prop_map(|(socket, group, joins)| Submission::Group { socket, group, joins }),
         ]
     }
 

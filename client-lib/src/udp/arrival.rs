@@ -104,7 +104,7 @@ impl UdpSocket {
             }
             None => self.peer().ok_or_else(|| os(Errno::EDESTADDRREQ))?,
         };
-        let from = from.filter(|from| !from.is_unspecified());
+        let from = from.filter(|from| !from.is_unspecified()).or_else(|| self.source_for(towards));
         let fits = |from: IpAddr| match from {
             IpAddr::V4(own) => towards.is_ipv4() && self.inner.stack.is_own(own),
             IpAddr::V6(_) => towards.is_ipv6(),

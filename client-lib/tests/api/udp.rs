@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use crate::common::{FakeDaemon, Setup, eventually, fake::let_it_sleep, pattern};
-use dmm::{Client, Events, Interest, Poll, Token, UdpSocket, errno};
+use dmm::{Arrival, Client, Events, Interest, Poll, Token, UdpSocket, errno};
 use nix::errno::Errno;
 
 fn pair(client: &Client) -> (UdpSocket, UdpSocket) {
@@ -96,6 +96,48 @@ fn what_became_of_a_datagram_is_told_once_by_the_next_call() {
     a.connect(b.local_addr().unwrap()).unwrap();
     a.send(b"you").unwrap();
     assert_eq!(b.recv(&mut [0; 8]).unwrap(), 3);
+}
+
+#[test]
+fn options_of_what_goes_to_many_are_checked_and_remembered() {
+    let daemon = FakeDaemon::start();
+    let client = Client::attach(daemon.path()).unwrap();
+    let (a, b) = pair(&client);
+    // The stack's one address is 10.0.0.1/24.
+    for all in ["255.255.255.255:7", "10.0.0.255:7"] {
+        assert_eq!(errno(&a.send_to(b"x", all).unwrap_err()), Errno::EACCES as i32);
+    }
+    a.send_to(b"x", "10.0.1.255:7").unwrap();
+    assert!(!a.broadcast().unwrap());
+    a.set_broadcast(true).unwrap();
+    assert!(a.broadcast().unwrap());
+    a.send_to(b"x", "10.0.0.255:7").unwrap();
+    assert_eq!((a.multicast_ttl_v4().unwrap(), a.multicast_loop_v6().unwrap()), (1, true));
+    a.set_multicast_ttl_v4(0).unwrap();
+    a.set_multicast_loop_v4(false).unwrap();
+    assert_eq!((a.multicast_ttl_v4().unwrap(), a.multicast_loop_v6().unwrap()), (0, false));
+    assert_eq!(errno(&a.set_multicast_ttl_v4(256).unwrap_err()), Errno::EINVAL as i32);
+    let (group, any) = ("239.1.2.3".parse().unwrap(), "0.0.0.0".parse().unwrap());
+    let refusals = [
+        // This stack has no groups.
+        (a.join_multicast_v4(&group, &any), Errno::EOPNOTSUPP),
+        (a.join_multicast_v4(&group, &"10.0.0.7".parse().unwrap()), Errno::ENODEV),
+        (a.join_multicast_v4(&any, &any), Errno::EINVAL),
+        (a.leave_multicast_v6(&"ff02::7".parse().unwrap(), 2), Errno::ENODEV),
+        (a.set_multicast_if_v4(&"10.0.0.7".parse().unwrap()), Errno::EADDRNOTAVAIL),
+    ];
+    for (result, errno_wanted) in refusals {
+        assert_eq!(errno(&result.unwrap_err()), errno_wanted as i32);
+    }
+    // A refusal leaves what is known of this end as it was.
+    let to = b.local_addr().unwrap();
+    let from = a.local_addr().unwrap();
+    assert_eq!(from.ip(), to.ip());
+    let foreign = a.send_from(b"x", "10.0.0.7".parse().unwrap(), to).unwrap_err();
+    assert_eq!(errno(&foreign), Errno::EINVAL as i32);
+    a.send_from(b"there", from.ip(), to).unwrap();
+    let arrival = b.recv_arrival(&mut [0; 3]).unwrap();
+    assert_eq!(arrival, Arrival { len: 3, whole: 5, from, to });
 }
 
 #[test]

@@ -130,6 +130,8 @@ pub enum Traffic {
         /// redirects are news that every shard needs.
         solicitation: bool,
     },
+    /// IGMP, or multicast listener discovery (RFC 3376, RFC 3810): who is a member of which group.
+    Membership,
     /// An ICMP or ICMPv6 echo request.
     IcmpEchoRequest,
     /// An ICMP or ICMPv6 echo reply.

@@ -28,6 +28,7 @@ pub fn of(
     stack::StackConfig {
         mac: port.mac,
         mtu: port.mtu,
+        vlan: config.vlan,
         rx_checksum: port.rx_checksum,
         addresses: config.addresses.iter().map(prefix).collect(),
         routes: gateways.chain(routes).collect(),

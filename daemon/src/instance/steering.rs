@@ -59,6 +59,8 @@ impl Steering {
             Traffic::Udp(flow) => Owner::Shard(self.by_port(&flow)),
             Traffic::Fragment { .. } => Owner::Decider,
             Traffic::Arp { request: false } | Traffic::Ndp { solicitation: false } => Owner::All,
+            // Each answers for its own sockets' groups.
+            Traffic::Membership => Owner::All,
             Traffic::IcmpError { embedded: Some((transport, flow)) } => match transport {
                 Transport::Tcp => Owner::Shard(self.by_hash(&flow)),
                 Transport::Udp => Owner::Shard(self.by_port(&flow)),

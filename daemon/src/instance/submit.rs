@@ -94,6 +94,13 @@ impl Instance {
                 self.free_slot(owner, socket)?;
                 self.bind(now, (owner, context), socket, (local.0, shares))
             }
+            Submission::Group { socket, group, joins } => {
+                let id = self.find(owner, socket, &[Kind::Datagram])?;
+                let group = Request::Group { socket: id, group: group.0.ip(), joins };
+                let errno = self.stack.submit(now, group).map_or_else(|errno| errno as u32, |()| 0);
+                let context = self.sockets.get(id).map_or(context, |entry| entry.context);
+                self.answer(owner, context, Completion::Bound { socket, errno, local: None })
+            }
             Submission::SetPeer { socket, peer } => self.set_peer(now, owner, socket, peer),
             Submission::Send { socket } => {
                 let id = self.find(owner, socket, &[Kind::Stream, Kind::Datagram])?;

@@ -144,6 +144,8 @@ pub struct StackConfig {
     pub mac: [u8; 6],
     /// Largest layer-3 packet in bytes.
     pub mtu: u16,
+    /// The VLAN that it is in, of the kind `native`: 1 to 4094.
+    pub vlan: Option<u16>,
     /// Whether the port verifies checksums on receive.
     pub rx_checksum: bool,
     /// Own addresses.

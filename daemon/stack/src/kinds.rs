@@ -44,6 +44,12 @@ pub enum BuildError {
         /// The least that will do, in bytes.
         least: u16,
     },
+    /// A VLAN that cannot be, or that the kind cannot be in.
+    #[error("VLAN {vlan} cannot be: use 1 to 4094, with kind native")]
+    Vlan {
+        /// As configured.
+        vlan: u16,
+    },
     /// A list is longer than the kind can hold.
     #[error("{count} {what} are too many: at most {most}")]
     TooMany {
@@ -102,6 +108,10 @@ pub enum BuildError {
 /// If there is no such kind, or the configuration does not suit it.
 pub fn build(kind: &str, config: &StackConfig) -> Result<Box<dyn Stack>, BuildError> {
     check(config)?;
+    // IEEE 802.1Q table 9-2: 0 is none, 4095 is reserved.
+    if let Some(vlan) = config.vlan.filter(|vlan| kind != "native" || !(1..=4094).contains(vlan)) {
+        return Err(BuildError::Vlan { vlan });
+    }
     match kind {
         "native" => Ok(Box::new(native::NativeStack::new(config)?)),
         "smoltcp" => Ok(Box::new(smoltcp::SmoltcpStack::new(config)?)),

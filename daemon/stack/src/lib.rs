@@ -112,6 +112,15 @@ pub enum Request {
         /// The peer, or nobody.
         peer: Option<SocketAddr>,
     },
+    /// Makes a UDP socket a member of a group, or one no longer. A closed socket leaves its groups.
+    Group {
+        /// A UDP socket.
+        socket: SocketId,
+        /// The group.
+        group: IpAddr,
+        /// Whether it joins.
+        joins: bool,
+    },
     /// The tx FIFO holds more, or its writer wants room.
     Send {
         /// A connection or UDP socket.

@@ -92,6 +92,7 @@ impl World {
         let config = StackConfig {
             mac: OWN_MAC,
             mtu: 1500,
+            vlan: None,
             rx_checksum: false,
             addresses: OWN.map(|address| Prefix { address, len: 24 }).to_vec(),
             routes: vec![Route {

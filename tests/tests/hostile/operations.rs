@@ -50,7 +50,7 @@ pub fn entry(random: &mut Random, geometry: &Geometry) -> Entry {
 /// An operation, about a slot that may or may not be.
 pub fn operation(random: &mut Random, geometry: &Geometry) -> Submission {
     let socket = socket(random, geometry);
-    match random.below(12) {
+    match random.below(13) {
         0 => Submission::Connect {
             socket,
             local: address(random),
@@ -81,6 +81,7 @@ pub fn operation(random: &mut Random, geometry: &Geometry) -> Submission {
         }
         9 => Submission::Close { socket },
         10 => Submission::Inform { socket, number: random.lie() as u32 },
+        11 => Submission::Group { socket, group: address(random), joins: random.below(4) > 0 },
         _ => Submission::Rehome { socket, context: context(random, geometry) },
     }
 }

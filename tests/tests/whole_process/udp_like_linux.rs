@@ -22,10 +22,13 @@ with_one_and_two_instances!(
     the_address_that_was_asked_answers,
 );
 
-const PATIENCE: Option<Duration> = Some(Duration::from_secs(1));
+pub(crate) const PATIENCE: Option<Duration> = Some(Duration::from_secs(1));
 
 /// Does something in another network namespace. What it opens stays there.
-fn within<T: Send + 'static>(namespace: &str, work: impl FnOnce() -> T + Send + 'static) -> T {
+pub(crate) fn within<T: Send + 'static>(
+    namespace: &str,
+    work: impl FnOnce() -> T + Send + 'static,
+) -> T {
     let entrance = File::open(format!("/run/netns/{namespace}")).unwrap();
     // A thread's namespace ends with the thread, a socket's does not change.
     let there = move || {
@@ -104,7 +107,7 @@ fn a_connected_socket_hears_that_nobody_has_the_port(instances: usize) {
 }
 
 /// Sends until something comes, as the first datagrams may fall to address resolution.
-fn until_it_comes<T>(
+pub(crate) fn until_it_comes<T>(
     send: impl Fn() -> io::Result<usize>,
     receive: impl Fn() -> io::Result<T>,
 ) -> T {

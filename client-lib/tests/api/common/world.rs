@@ -140,6 +140,10 @@ impl World {
             Submission::Accept { socket, .. } => self.accept(key, socket),
             Submission::Bind { local, .. } => self.bind(key, socket, local.0),
             Submission::SetPeer { peer, .. } => self.set_peer(key, peer.map(|peer| peer.0)),
+            Submission::Group { .. } => {
+                let errno = Errno::EOPNOTSUPP as u32;
+                self.complete(key, Completion::Bound { socket, errno, local: None });
+            }
             Submission::Send { .. } => {
                 if let Some(fifos) = self.fifos(key) {
                     fifos.tx.hear().unwrap();

@@ -375,6 +375,15 @@ fn check_tuning(at: &str, stack: &StackConfig) -> Checked {
             ),
         );
     }
+    if let Some(vlan) = stack.vlan {
+        range(format!("{at}.vlan"), vlan, 1..=limits::VLAN_MAX)?;
+        if stack.kind != Kind::Native {
+            return unfit(
+                format!("{at}.vlan"),
+                format!("the kind \"{}\" has no VLANs: remove it, or use \"native\"", stack.kind),
+            );
+        }
+    }
     range(format!("{at}.udp.rx_buffer"), udp.rx_buffer, buffers.clone())?;
     range(format!("{at}.udp.tx_buffer"), udp.tx_buffer, buffers)
 }

@@ -43,6 +43,8 @@ pub const MTU_MAX: u16 = 9000;
 
 /// Addresses of one stack, both families together.
 pub const ADDRESSES_MAX: usize = 8;
+/// The last number of a VLAN (IEEE 802.1Q table 9-2).
+pub const VLAN_MAX: u16 = 4094;
 
 /// Routes of one stack, gateways included.
 pub const ROUTES_MAX: usize = 16;

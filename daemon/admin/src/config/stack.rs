@@ -33,6 +33,11 @@ pub struct StackConfig {
     #[serde(default)]
     #[schemars(length(max = limits::INSTANCES_MAX))]
     pub cores: Vec<u16>,
+    /// The VLAN that its frames are in (IEEE 802.1Q), of kind `native`. Default: none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(default)]
+    #[schemars(range(min = 1, max = limits::VLAN_MAX))]
+    pub vlan: Option<u16>,
     /// Its addresses with their prefix lengths.
     #[schemars(length(min = 1, max = limits::ADDRESSES_MAX))]
     pub addresses: Vec<Cidr>,

@@ -450,6 +450,13 @@ fn what_a_kind_has_not_is_refused() {
         parse_all(&with("native")).unwrap();
         refused(&with("smoltcp"), &["stacks[0].tcp", key, "use \"native\""]);
     }
+    let in_vlan = |kind: &str| [("/stacks/0/kind", json!(kind)), ("/stacks/0/vlan", json!(4094))];
+    let config = parse_all(&in_vlan("native")).unwrap();
+    assert_eq!(config.stacks[0].vlan, Some(4094));
+    refused(&in_vlan("smoltcp"), &["stacks[0].vlan", "use \"native\""]);
+    for vlan in [0, 4095] {
+        refused(&[("/stacks/0/vlan", json!(vlan))], &["stacks[0].vlan", "from 1 to 4094"]);
+    }
 }
 
 #[test]

@@ -22,6 +22,7 @@ const VLAN_TAGS_MAX: usize = 2;
 const EXTENSION_HEADERS_MAX: usize = 8;
 
 const ICMP: u8 = 1;
+const IGMP: u8 = 2;
 const TCP: u8 = 6;
 const UDP: u8 = 17;
 const ICMPV6: u8 = 58;
@@ -208,6 +209,7 @@ fn ip(packet: &Packet<'_>) -> Option<Traffic> {
         // The least header of each: RFC 9293 section 3.1, RFC 768.
         (TCP, _) if packet.payload.len() >= 20 => Some(Traffic::Tcp(flow(packet)?)),
         (UDP, _) if packet.payload.len() >= 8 => Some(Traffic::Udp(flow(packet)?)),
+        (IGMP, IpAddr::V4(_)) => Some(Traffic::Membership),
         (ICMP, IpAddr::V4(_)) => icmpv4(packet.payload),
         (ICMPV6, IpAddr::V6(_)) => icmpv6(packet.payload),
         _ => None,
@@ -236,6 +238,8 @@ fn icmpv6(message: &[u8]) -> Option<Traffic> {
         // RFC 4861 section 4: router and neighbour solicitation; their advertisements, redirect.
         133 | 135 => Some(Traffic::Ndp { solicitation: true }),
         134 | 136 | 137 => Some(Traffic::Ndp { solicitation: false }),
+        // RFC 3810 section 5: queries, reports, those of version 1, and its "done".
+        130..=132 | 143 => Some(Traffic::Membership),
         // RFC 4443 section 2.1: types below 128 are errors; 1 to 4 are defined.
         1..=4 => {
             let embedded = ipv6(quoted, Extent::Quoted).and_then(|packet| embedded(&packet));

@@ -1,6 +1,7 @@
 //! What is counted of frames and IP packets, whatever the kind of stack.
 #![forbid(unsafe_code)]
 
+use super::groups;
 use super::neighbours::Dropped;
 use super::reassembly::Losses;
 use crate::counters::counters;
@@ -27,8 +28,10 @@ counters! {
     drop_fragment_malformed = "drop.fragment_malformed",
     /// Frames for other Ethernet addresses, which a port shows that accepts all.
     drop_other_mac = "drop.other_mac",
-    /// Frames with a VLAN tag, which this kind does not know.
+    /// Frames with a VLAN tag, on a stack that is in none; and with another tag behind the stack's.
     drop_vlan = "drop.vlan",
+    /// Frames of other VLANs, or without a tag, on a stack that is in one.
+    drop_other_vlan = "drop.other_vlan",
     /// Frames of unknown protocols, or too short to tell.
     drop_unknown = "drop.unknown_protocol",
     /// IP packets, and questions of neighbours, for addresses that are not ours.
@@ -43,6 +46,12 @@ counters! {
     drop_conflict = "drop.address_conflict",
     /// Router advertisements, solicitations and redirects, which this kind does not act upon.
     drop_router = "drop.router_message",
+    /// Messages of IGMP and MLD that no router or station of the link may send.
+    drop_group_unsound = "drop.group_message_unsound",
+    /// Messages of IGMP and MLD that concern routers, or groups that no socket is a member of.
+    drop_group_other = "drop.group_message_other",
+    /// Datagrams to a group that no socket is a member of.
+    drop_group = "drop.group_not_joined",
     /// Answers to a station whose Ethernet address was not known yet.
     drop_answer_no_neighbour = "drop.answer_no_neighbour",
     /// ICMP errors, which this kind does not act upon.
@@ -62,6 +71,12 @@ impl Counters {
         self.drop_fragment_evicted += losses.evicted;
         self.drop_fragment_overlap += losses.overlap;
         self.drop_fragment_malformed += losses.malformed;
+    }
+
+    /// Adds what was said in vain of groups.
+    pub(crate) fn add_groups_dropped(&mut self, dropped: groups::Dropped) {
+        self.drop_group_unsound += dropped.unsound;
+        self.drop_group_other += dropped.others;
     }
 
     /// Adds what the neighbours said in vain.

@@ -9,11 +9,13 @@ mod counters;
 pub(crate) mod discovery;
 pub(crate) mod echo;
 pub(crate) mod fragment;
+pub(crate) mod groups;
 pub(crate) mod neighbours;
 pub(crate) mod net;
 pub(crate) mod packet;
 pub(crate) mod reassembly;
 pub(crate) mod trouble;
+pub(crate) mod vlan;
 
 pub(crate) use admission::{Admitted, admit};
 pub(crate) use counters::{Counters, MEANINGS};

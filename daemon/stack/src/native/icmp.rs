@@ -119,14 +119,14 @@ impl NativeStack {
     pub(super) fn return_packet(
         &mut self,
         now: Instant,
-        frame: &[u8],
+        (frame, to_group): (&[u8], bool),
         why: Unreachable,
         tx: &mut TxBurst<'_>,
     ) {
         let Some(message) = flow::message(frame) else { return };
         let (from, to) = (message.destination, message.source);
         // RFC 1122 section 3.2.2, RFC 4443 section 2.4 (e).
-        let many = frame[0] & 1 != 0 || !self.sockets.net.is_own(from);
+        let many = to_group || !self.sockets.net.is_own(from);
         if many || !is_unicast(to) || !self.allowance.take(now) {
             self.counters.drop_icmp += 1;
             return;

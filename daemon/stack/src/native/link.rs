@@ -14,6 +14,7 @@ use crate::ip::discovery::{self, Mac};
 use crate::ip::fragment::{Identifications, Packet};
 use crate::ip::neighbours::{Neighbours, Purpose, Way};
 use crate::ip::net::Net;
+use crate::ip::vlan::{self, TAG_BYTES};
 use crate::ip::{Counters, Sent};
 use crate::sockets::udp::Carried;
 
@@ -43,6 +44,7 @@ pub(super) enum Reach {
 pub(super) struct Link {
     mac: Mac,
     mtu: usize,
+    vlan: Option<u16>,
     net: Net,
     neighbours: Neighbours,
     identifications: Identifications,
@@ -57,6 +59,7 @@ impl Link {
         Self {
             mac: config.mac,
             mtu: usize::from(config.mtu),
+            vlan: config.vlan,
             net: net.clone(),
             neighbours: Neighbours::new(config, net),
             identifications: Identifications::new(config.seed),
@@ -68,6 +71,11 @@ impl Link {
     /// Our station.
     pub(super) const fn mac(&self) -> Mac {
         self.mac
+    }
+
+    /// The VLAN that its frames are in.
+    pub(super) const fn vlan(&self) -> Option<u16> {
+        self.vlan
     }
 
     /// The network that it is a link of.
@@ -135,10 +143,14 @@ impl Link {
             write(&mut frame, macs);
             self.loop_back(frame);
         } else {
-            let Some(frame) = tx.next(len) else { return Sent::NoSlot };
-            write(frame, macs);
-            if reach == Reach::Everybody {
-                let copy = frame.to_vec();
+            let tag_bytes = if self.vlan.is_some() { TAG_BYTES } else { 0 };
+            let Some(frame) = tx.next(len + tag_bytes) else { return Sent::NoSlot };
+            write(&mut frame[tag_bytes..], macs);
+            let copy = (reach == Reach::Everybody).then(|| frame[tag_bytes..].to_vec());
+            if let Some(vlan) = self.vlan {
+                vlan::insert(frame, vlan);
+            }
+            if let Some(copy) = copy {
                 self.loop_back(copy);
             }
         }
@@ -218,7 +230,7 @@ impl Link {
         let reaction = self.neighbours.hear(now, frame);
         self.counters.add_neighbours_dropped(self.neighbours.take_dropped());
         if let Some(answer) = reaction.answer
-            && !copy(tx, answer.bytes(), &mut self.counters)
+            && !copy(tx, (answer.bytes(), self.vlan), &mut self.counters)
         {
             self.counters.drop_tx_full += 1;
         }
@@ -227,8 +239,8 @@ impl Link {
 
     /// Asks for the neighbours that are due.
     pub(super) fn ask_neighbours(&mut self, now: Instant, tx: &mut TxBurst<'_>) {
-        let counters = &mut self.counters;
-        self.neighbours.ask(now, |question| copy(tx, question, counters));
+        let (counters, vlan) = (&mut self.counters, self.vlan);
+        self.neighbours.ask(now, |question| copy(tx, (question, vlan), counters));
     }
 
     /// When that is due next.
@@ -248,9 +260,17 @@ impl Link {
 }
 
 /// Writes a frame into a slot. Returns whether there was one.
-fn copy(tx: &mut TxBurst<'_>, frame: &[u8], counters: &mut Counters) -> bool {
-    let Some(slot) = tx.next(frame.len()) else { return false };
-    slot.copy_from_slice(frame);
+fn copy(
+    tx: &mut TxBurst<'_>,
+    (frame, vlan): (&[u8], Option<u16>),
+    counters: &mut Counters,
+) -> bool {
+    let tag_bytes = if vlan.is_some() { TAG_BYTES } else { 0 };
+    let Some(slot) = tx.next(frame.len() + tag_bytes) else { return false };
+    slot[tag_bytes..].copy_from_slice(frame);
+    if let Some(vlan) = vlan {
+        vlan::insert(slot, vlan);
+    }
     counters.tx_frames += 1;
     true
 }

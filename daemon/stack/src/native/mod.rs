@@ -31,6 +31,7 @@ use nix::errno::Errno;
 
 use crate::config::StackConfig;
 use crate::ip::echo::Echoes;
+use crate::ip::groups::Groups;
 use crate::ip::neighbours::Purpose;
 use crate::ip::net::{Limits, Net};
 use crate::ip::reassembly::Reassembler;
@@ -75,9 +76,13 @@ impl NativeStack {
     /// A stack without sockets.
     pub(crate) fn new(config: &StackConfig) -> Result<Self, BuildError> {
         let net = Net::new(config, LIMITS)?;
+        let groups = Groups::new(&net, config.mac, config.mtu, config.seed);
+        let link = Link::new(config, &net);
+        let mut sockets = Sockets::new(config, net);
+        sockets.groups = Some(groups);
         Ok(Self {
-            link: Link::new(config, &net),
-            sockets: Sockets::new(config, net),
+            link,
+            sockets,
             parameters: Parameters::new(config),
             echoes: Echoes::new(config.mtu, config.seed),
             reassembler: Reassembler::default(),
@@ -94,7 +99,7 @@ impl Stack for NativeStack {
     fn receive(&mut self, now: Instant, frames: &[RxFrame<'_>], tx: &mut TxBurst<'_>) {
         self.link.counters.rx_frames += frames.len() as u64;
         for frame in frames {
-            self.receive_frame(now, frame, tx);
+            self.receive_frame(now, (frame, self.link.vlan()), tx);
         }
     }
 
@@ -121,6 +126,12 @@ impl Stack for NativeStack {
             self.link.counters.add_fragment_losses(self.reassembler.take_losses());
         }
         self.link.ask_neighbours(now, tx);
+        if let Some(groups) = &mut self.sockets.groups {
+            let link = &mut self.link;
+            groups.poll(now, |(to, len), write| {
+                link.send(now, tx, (to, len, Purpose::Socket), write)
+            });
+        }
         if !self.echoes.is_idle() {
             let link = &mut self.link;
             self.echoes.poll(now, &mut self.sockets.events, |(to, len), write| {
@@ -151,6 +162,8 @@ impl Stack for NativeStack {
         }
         let sockets = self.sockets.slots.next_wake();
         let link = Instant::earliest(self.link.question_at(), self.reassembler.next_expiry());
+        let groups = self.sockets.groups.as_ref().and_then(Groups::next);
+        let link = Instant::earliest(link, groups);
         Instant::earliest(Instant::earliest(sockets, link), self.echoes.deadline())
     }
 

@@ -5,6 +5,8 @@
 //! its listener's backlog.
 #![forbid(unsafe_code)]
 
+use std::net::IpAddr;
+
 use dmm_port::flow::{Flow, Traffic, Transport};
 use dmm_port::{Instant, RxChecksum, RxFrame, TxBurst};
 
@@ -19,22 +21,34 @@ use crate::sockets::Owner;
 use crate::sockets::slots::SlotIndex;
 
 impl NativeStack {
-    /// Takes one frame.
+    /// Takes one frame, which is of the VLAN given.
     pub(super) fn receive_frame(
         &mut self,
         now: Instant,
-        frame: &RxFrame<'_>,
+        (frame, vlan): (&RxFrame<'_>, Option<u16>),
         tx: &mut TxBurst<'_>,
     ) {
-        let bytes = frame.bytes;
         let mac = self.link.mac();
-        let admitted = admit(frame, mac, &self.sockets.net, &mut self.link.counters);
-        let Some(Admitted { traffic, message }) = admitted else { return };
+        let admitted = admit(frame, (mac, vlan), &self.sockets.net, &mut self.link.counters);
+        let Some(Admitted { traffic, message, frame, to_group }) = admitted else { return };
+        let bytes = &*frame;
         let payload = message.as_ref().map_or(&[][..], |message| message.bytes);
         match traffic {
             Traffic::Tcp(flow) => self.receive_tcp(now, (class_of(bytes), payload), flow, tx),
-            Traffic::Udp(flow) => self.receive_udp(now, (bytes, payload), flow, tx),
+            Traffic::Udp(Flow { local, .. }) if !self.takes_group(local.ip()) => {
+                self.link.counters.drop_group += 1;
+            }
+            Traffic::Udp(flow) => self.receive_udp(now, (bytes, to_group, payload), flow, tx),
+            Traffic::Fragment { key, .. } if !self.takes_group(key.local) => {
+                self.link.counters.drop_group += 1;
+            }
             Traffic::Fragment { .. } => self.receive_fragment(now, bytes, tx),
+            Traffic::Membership => {
+                if let (Some(groups), Some(message)) = (&mut self.sockets.groups, &message) {
+                    groups.hear(now, bytes, message);
+                    self.link.counters.add_groups_dropped(groups.take_dropped());
+                }
+            }
             Traffic::Arp { .. } | Traffic::Ndp { .. } => {
                 if let Some(learned) = self.link.hear_neighbour(now, bytes, tx) {
                     self.sockets.wake_waiting(learned);
@@ -65,10 +79,15 @@ impl NativeStack {
                     )
                 });
                 if stranger {
-                    self.return_packet(now, bytes, Unreachable::Protocol, tx);
+                    self.return_packet(now, (bytes, to_group), Unreachable::Protocol, tx);
                 }
             }
         }
+    }
+
+    /// Whether packets to an address are taken, as far as it is a group.
+    fn takes_group(&self, to: IpAddr) -> bool {
+        !to.is_multicast() || self.sockets.groups.as_ref().is_some_and(|groups| groups.has(to))
     }
 
     /// Takes the next frame that we sent to ourselves.
@@ -76,7 +95,7 @@ impl NativeStack {
         let Some(bytes) = self.link.take_looped() else { return };
         self.link.counters.rx_frames += 1;
         let frame = RxFrame { bytes: &bytes, checksum: RxChecksum::Good, hash: None };
-        self.receive_frame(now, &frame, tx);
+        self.receive_frame(now, (&frame, None), tx);
     }
 
     /// Takes a fragment. The packet that it completes goes on as if it had come whole.
@@ -87,14 +106,14 @@ impl NativeStack {
             // What the port verified of the pieces says nothing about the whole. It is no fragment
             // again, so this goes no deeper.
             let frame = RxFrame { bytes: &bytes, checksum: RxChecksum::Unknown, hash: None };
-            self.receive_frame(now, &frame, tx);
+            self.receive_frame(now, (&frame, None), tx);
         }
     }
 
     fn receive_udp(
         &mut self,
         now: Instant,
-        (frame, datagram): (&[u8], &[u8]),
+        (frame, to_group, datagram): (&[u8], bool, &[u8]),
         flow: Flow,
         tx: &mut TxBurst<'_>,
     ) {
@@ -112,7 +131,7 @@ impl NativeStack {
             None => {
                 // RFC 1122 section 4.1.3.1.
                 self.sockets.counters.drop_no_socket += 1;
-                self.return_packet(now, frame, Unreachable::Port, tx);
+                self.return_packet(now, (frame, to_group), Unreachable::Port, tx);
             }
         }
     }

@@ -95,6 +95,7 @@ pub fn config(station: u8) -> StackConfig {
     StackConfig {
         mac: [0x02, 0, 0, 0, 0, station],
         mtu: 1500,
+        vlan: None,
         rx_checksum: false,
         addresses: vec![
             Prefix { address: address_v4(station), len: 24 },

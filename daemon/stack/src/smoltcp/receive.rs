@@ -30,7 +30,7 @@ impl SmoltcpStack {
         tx: &mut TxBurst<'_>,
     ) {
         let bytes = frame.bytes;
-        let admitted = admit(frame, self.mac, &self.sockets.net, &mut self.counters);
+        let admitted = admit(frame, (self.mac, None), &self.sockets.net, &mut self.counters);
         let Some(admitted) = admitted else { return };
         match admitted.traffic {
             Traffic::Tcp(flow) => self.receive_segment(now, frame, flow, tx),
@@ -53,6 +53,8 @@ impl SmoltcpStack {
                 Some(ponged) => self.sockets.events.push(ponged),
                 None => self.counters.drop_echo_reply += 1,
             },
+            // The library has groups of its own, of which nobody here is a member.
+            Traffic::Membership => self.counters.drop_group_other += 1,
             Traffic::IcmpEchoRequest => {
                 self.link.feed(now, bytes, Some(tx), None, &mut self.counters);
             }

@@ -31,6 +31,8 @@ pub(crate) struct Datagram {
     pub(crate) local: SocketAddr,
     /// The only peer, if it has one.
     pub(crate) peer: Option<SocketAddr>,
+    /// The groups that it is a member of.
+    pub(crate) groups: Vec<IpAddr>,
     /// Where received datagrams go, while it has an owner that kept the contract.
     pub(crate) rx: Option<RxFifo>,
     /// Where datagrams to send come from, while the owner kept the contract.
@@ -65,6 +67,7 @@ impl Datagram {
             id,
             local,
             peer: None,
+            groups: Vec::new(),
             rx: Some(fifos.rx),
             tx: Some(fifos.tx),
             closing: false,

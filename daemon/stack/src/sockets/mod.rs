@@ -37,6 +37,7 @@ use dmm_proto::op::{How, SocketOption};
 use nix::errno::Errno;
 
 use crate::config::StackConfig;
+use crate::ip::groups::Groups;
 use crate::ip::net::Net;
 use crate::{Event, Fifos, SocketId, SocketReport};
 use bound::Bound;
@@ -162,6 +163,8 @@ pub(crate) struct Sockets<C> {
     flows: HashMap<Flow, SlotIndex, Keyed>,
     listeners: HashMap<SocketAddr, SlotIndex, Keyed>,
     datagrams: HashMap<SocketAddr, Bound, Keyed>,
+    /// The groups that they are members of, if this kind knows groups.
+    pub(crate) groups: Option<Groups>,
     /// Room for a list of them.
     scratch: Vec<SlotIndex>,
     /// Sockets that wait for a neighbour's Ethernet address.
@@ -186,6 +189,7 @@ impl<C: Connection> Sockets<C> {
             flows: HashMap::with_hasher(keyed),
             listeners: HashMap::with_hasher(keyed),
             datagrams: HashMap::with_hasher(keyed),
+            groups: None,
             scratch: Vec::new(),
             waiting: Vec::new(),
             events: Vec::new(),

@@ -4,7 +4,7 @@
 //! returns an error, or touch a socket's shared lines after its close.
 #![forbid(unsafe_code)]
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use dmm_port::Instant;
 use dmm_port::flow::Flow;
@@ -19,6 +19,9 @@ use super::slots::{Place, Slot, SlotIndex};
 use super::{Connection, Owner, Rest, Sockets};
 use crate::ip::net::is_unicast;
 use crate::{Event, Fifos, Request, SocketId};
+
+/// Groups that a socket may be a member of at most, as Linux has it (`igmp_max_memberships`).
+const MEMBERSHIPS_MAX: usize = 20;
 
 impl<C: Connection> Sockets<C> {
     /// Takes a request. A connection to be opened is made by `open`, perhaps with the number from which it may
@@ -53,6 +56,7 @@ impl<C: Connection> Sockets<C> {
                 self.bind(socket, (local, shares), fifos)
             }
             Request::SetPeer { socket, peer } => self.set_peer(socket, peer),
+            Request::Group { socket, group, joins } => self.group(now, socket, (group, joins)),
             Request::Send { socket } => self.send(socket),
             Request::Receive { socket } => {
                 let index = self.index(socket)?;
@@ -176,6 +180,36 @@ impl<C: Connection> Sockets<C> {
         Ok(())
     }
 
+    fn group(
+        &mut self,
+        now: Instant,
+        socket: SocketId,
+        (group, joins): (IpAddr, bool),
+    ) -> Result<(), Errno> {
+        let index = self.index(socket)?;
+        let groups = self.groups.as_mut().ok_or(Errno::EOPNOTSUPP)?;
+        let datagram = self.slots.datagram(index).ok_or(Errno::EOPNOTSUPP)?;
+        if group.is_ipv4() != datagram.local.is_ipv4() {
+            return Err(Errno::EINVAL);
+        }
+        let at = datagram.groups.iter().position(|other| *other == group);
+        match (joins, at) {
+            (true, Some(_)) => Err(Errno::EADDRINUSE),
+            (true, None) if datagram.groups.len() == MEMBERSHIPS_MAX => Err(Errno::ENOBUFS),
+            (true, None) => {
+                groups.join(now, group)?;
+                datagram.groups.push(group);
+                Ok(())
+            }
+            (false, Some(at)) => {
+                datagram.groups.swap_remove(at);
+                groups.leave(now, group);
+                Ok(())
+            }
+            (false, None) => Err(Errno::EADDRNOTAVAIL),
+        }
+    }
+
     fn send(&mut self, socket: SocketId) -> Result<(), Errno> {
         let index = self.index(socket)?;
         match self.slots.get_mut(index) {
@@ -231,7 +265,7 @@ impl<C: Connection> Sockets<C> {
         match self.slots.get_mut(index) {
             Some(Slot::Connection(_)) => self.close_connection(now, index, socket, abort),
             Some(Slot::Listener(_)) => self.close_listener(index),
-            Some(Slot::Datagram(_)) => self.close_datagram(index, abort),
+            Some(Slot::Datagram(_)) => self.close_datagram(now, index, abort),
             None => return Err(Errno::EBADF),
         }
         Ok(())
@@ -265,7 +299,7 @@ impl<C: Connection> Sockets<C> {
         self.gone(listener.id);
     }
 
-    fn close_datagram(&mut self, index: SlotIndex, abort: bool) {
+    fn close_datagram(&mut self, now: Instant, index: SlotIndex, abort: bool) {
         let Some(datagram) = self.slots.datagram(index) else { return };
         let first = !std::mem::replace(&mut datagram.closing, true);
         datagram.rx = None;
@@ -273,6 +307,11 @@ impl<C: Connection> Sockets<C> {
             Some(tx) if !abort && first => tx.seal().is_ok() && tx.queued() > 0,
             _ => false,
         };
+        for group in std::mem::take(&mut datagram.groups) {
+            if let Some(groups) = &mut self.groups {
+                groups.leave(now, group);
+            }
+        }
         let (local, peer) = (datagram.local, datagram.peer);
         if first && self.datagrams.get_mut(&local).is_some_and(|bound| bound.leave(index, peer)) {
             self.datagrams.remove(&local);

@@ -93,6 +93,13 @@ impl<C: Connection> Sockets<C> {
     pub(crate) fn deliver_to_all(&mut self, payload: &[u8], flow: Flow) {
         let mut indices = std::mem::take(&mut self.scratch);
         indices.extend(self.datagrams_at(flow.local));
+        // RFC 3376 section 3.1: others' memberships are nothing to a socket.
+        if flow.local.ip().is_multicast() && self.groups.is_some() {
+            indices.retain(|index| {
+                let datagram = self.slots.datagram(*index);
+                datagram.is_some_and(|datagram| datagram.groups.contains(&flow.local.ip()))
+            });
+        }
         // RFC 1122 section 3.2.2: nobody answers what went to many.
         self.counters.drop_no_socket += u64::from(indices.is_empty());
         for index in indices.drain(..) {

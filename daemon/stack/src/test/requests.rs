@@ -48,7 +48,9 @@ impl TestStack {
                 self.ids.insert(socket, Place::Credit(local));
                 self.hand_out(local);
             }
-            Request::Bind { .. } | Request::SetPeer { .. } => return Err(Errno::EPROTONOSUPPORT),
+            Request::Bind { .. } | Request::SetPeer { .. } | Request::Group { .. } => {
+                return Err(Errno::EPROTONOSUPPORT);
+            }
             Request::Send { socket } => {
                 let ends = self.ends(socket)?;
                 if let Some(Err(breach)) = self.connections.get_mut(&ends).map(Connection::hear) {

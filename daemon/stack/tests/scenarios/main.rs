@@ -9,6 +9,7 @@ mod fast_open;
 mod floods;
 mod forged;
 mod fragments;
+mod groups;
 mod handover;
 mod hostile;
 mod icmp;
@@ -21,6 +22,7 @@ mod sharing;
 mod stream;
 mod udp;
 mod unreachable;
+mod vlan;
 
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
