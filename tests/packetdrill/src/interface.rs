@@ -11,15 +11,17 @@ use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use std::{ptr, slice, thread};
 
-use dmm_proto::op::{How, SocketOption};
+use dmm_proto::op::How;
 use dmm_stack::TcpInfo;
 use libc::{iovec, msghdr, nfds_t, pollfd, sockaddr, socklen_t, ssize_t, timeval};
 use nix::errno::Errno;
 
-use crate::socket::Role;
+use crate::messages::{gather, recvmsg, sendmsg};
+use crate::options::{getsockopt, setsockopt};
 use crate::world::World;
 
-type User = *mut c_void;
+/// What packetdrill passes back to each function: nothing.
+pub type User = *mut c_void;
 
 /// The functions, in packetdrill's order.
 #[repr(C)]
@@ -81,8 +83,6 @@ pub struct Interface {
     pub splice: extern "C" fn(User, c_int, *mut i64, c_int, *mut i64, usize, u32) -> c_int,
 }
 
-/// What a socket without a connection says of its segments (tcp(7)).
-const MSS_DEFAULT: u32 = 536;
 /// How long a packet is waited for, in virtual time: ten minutes.
 const PATIENCE: Duration = Duration::from_secs(600);
 
@@ -105,7 +105,7 @@ fn lock() -> MutexGuard<'static, Option<World>> {
 
 /// Does something with the world. Blocked calls look at what came of it before anybody does more, and one
 /// that returns has asked for the time before that moves on.
-fn with<T>(work: impl FnOnce(&mut World) -> T) -> T {
+pub fn with<T>(work: impl FnOnce(&mut World) -> T) -> T {
     let mut world = lock();
     let me = thread::current().id();
     while world.as_ref().is_some_and(|world| world.returning.is_some_and(|other| other != me)) {
@@ -157,7 +157,7 @@ fn until_done<T>(
     }
 }
 
-fn answer<T: TryInto<i32>>(result: Result<T, Errno>) -> c_int {
+pub fn answer<T: TryInto<i32>>(result: Result<T, Errno>) -> c_int {
     match result {
         Ok(value) => value.try_into().unwrap_or(c_int::MAX),
         Err(errno) => {
@@ -167,7 +167,7 @@ fn answer<T: TryInto<i32>>(result: Result<T, Errno>) -> c_int {
     }
 }
 
-fn answer_len(result: Result<usize, Errno>) -> ssize_t {
+pub fn answer_len(result: Result<usize, Errno>) -> ssize_t {
     match result {
         Ok(len) => ssize_t::try_from(len).unwrap_or(ssize_t::MAX),
         Err(errno) => {
@@ -179,7 +179,7 @@ fn answer_len(result: Result<usize, Errno>) -> ssize_t {
 
 /// # Safety
 /// `address` points to `len` readable bytes, or is null.
-unsafe fn read_address(address: *const sockaddr, len: socklen_t) -> Result<SocketAddr, Errno> {
+pub unsafe fn read_address(address: *const sockaddr, len: socklen_t) -> Result<SocketAddr, Errno> {
     if address.is_null() {
         return Err(Errno::EFAULT);
     }
@@ -217,7 +217,7 @@ unsafe fn write_address(peer: SocketAddr, address: *mut sockaddr, len: *mut sock
 
 /// # Safety
 /// `bytes` points to `len` writable bytes, or is null or bad as only tests of bad arguments pass it.
-unsafe fn writable<'a>(bytes: *mut c_void, len: usize) -> Result<&'a mut [u8], Errno> {
+pub unsafe fn writable<'a>(bytes: *mut c_void, len: usize) -> Result<&'a mut [u8], Errno> {
     match (bytes as usize, len) {
         (_, 0) => Ok(&mut []),
         // What no mapping of a program has.
@@ -229,7 +229,7 @@ unsafe fn writable<'a>(bytes: *mut c_void, len: usize) -> Result<&'a mut [u8], E
 
 /// # Safety
 /// As [`writable`], to be read.
-unsafe fn readable<'a>(bytes: *const c_void, len: usize) -> Result<&'a [u8], Errno> {
+pub unsafe fn readable<'a>(bytes: *const c_void, len: usize) -> Result<&'a [u8], Errno> {
     // SAFETY: by the caller's word.
     unsafe { writable(bytes.cast_mut(), len) }.map(|bytes| &*bytes)
 }
@@ -240,7 +240,7 @@ fn read_at(fd: c_int, bytes: &mut [u8], flags: c_int) -> Result<usize, Errno> {
     if flags & libc::MSG_DONTWAIT != 0 { with(work) } else { until_done(fd, work) }
 }
 
-fn write_at(fd: c_int, bytes: &[u8], flags: c_int) -> Result<usize, Errno> {
+pub fn write_at(fd: c_int, bytes: &[u8], flags: c_int) -> Result<usize, Errno> {
     if let Some(peer) = with(|world| world.take_deferred(fd)) {
         return open_with(fd, peer, bytes, flags);
     }
@@ -269,19 +269,7 @@ fn write_all(fd: c_int, bytes: &[u8], flags: c_int) -> Result<usize, Errno> {
     }
 }
 
-/// # Safety
-/// `parts` points to `count` vectors, each of writable bytes.
-unsafe fn gather<'a>(parts: *const iovec, count: usize) -> Result<Vec<&'a mut [u8]>, Errno> {
-    if parts.is_null() {
-        return Err(Errno::EFAULT);
-    }
-    // SAFETY: by the caller's word.
-    let parts = unsafe { slice::from_raw_parts(parts, count) };
-    // SAFETY: as above.
-    parts.iter().map(|part| unsafe { writable(part.iov_base, part.iov_len) }).collect()
-}
-
-fn read_parts(fd: c_int, parts: Vec<&mut [u8]>, flags: c_int) -> Result<usize, Errno> {
+pub fn read_parts(fd: c_int, parts: Vec<&mut [u8]>, flags: c_int) -> Result<usize, Errno> {
     let mut total = 0;
     for part in parts {
         let wanted = part.len();
@@ -393,19 +381,6 @@ unsafe extern "C" fn recvfrom(
     unsafe { recv(user, fd, bytes, len, flags) }
 }
 
-unsafe extern "C" fn recvmsg(_: User, fd: c_int, message: *mut msghdr, flags: c_int) -> ssize_t {
-    if message.is_null() {
-        return answer_len(Err(Errno::EFAULT));
-    }
-    // SAFETY: as recvmsg(2) has it.
-    let parts = unsafe {
-        (*message).msg_flags = 0;
-        (*message).msg_controllen = 0;
-        gather((*message).msg_iov, (*message).msg_iovlen)
-    };
-    answer_len(parts.and_then(|parts| read_parts(fd, parts, flags)))
-}
-
 unsafe extern "C" fn write(_: User, fd: c_int, bytes: *const c_void, len: usize) -> ssize_t {
     // SAFETY: as write(2) has it.
     answer_len(unsafe { readable(bytes, len) }.and_then(|bytes| write_at(fd, bytes, 0)))
@@ -452,7 +427,7 @@ unsafe extern "C" fn sendto(
 }
 
 /// Connects, with what goes on the SYN; a call that blocks waits for the peer, and sends the rest.
-fn open_with(fd: c_int, peer: SocketAddr, bytes: &[u8], flags: c_int) -> Result<usize, Errno> {
+pub fn open_with(fd: c_int, peer: SocketAddr, bytes: &[u8], flags: c_int) -> Result<usize, Errno> {
     let result = with(|world| world.open_with(fd, peer, bytes));
     let waits = with(|world| world.get(fd).is_ok_and(|socket| !socket.nonblocking));
     let written = match result {
@@ -470,24 +445,6 @@ fn open_with(fd: c_int, peer: SocketAddr, bytes: &[u8], flags: c_int) -> Result<
         Err(_) if written > 0 => Ok(written),
         Err(errno) => Err(errno),
     }
-}
-
-unsafe extern "C" fn sendmsg(_: User, fd: c_int, message: *const msghdr, flags: c_int) -> ssize_t {
-    if message.is_null() {
-        return answer_len(Err(Errno::EFAULT));
-    }
-    // SAFETY: as sendmsg(2) has it.
-    let (parts, peer) = unsafe {
-        let parts = gather((*message).msg_iov, (*message).msg_iovlen);
-        (parts, read_address((*message).msg_name.cast(), (*message).msg_namelen))
-    };
-    answer_len(parts.and_then(|parts| {
-        let bytes = parts.concat();
-        match flags & libc::MSG_FASTOPEN {
-            0 => write_at(fd, &bytes, flags),
-            _ => open_with(fd, peer?, &bytes, flags),
-        }
-    }))
 }
 
 extern "C" fn fcntl(_: User, fd: c_int, command: c_int, value: c_long) -> c_int {
@@ -534,103 +491,6 @@ extern "C" fn shutdown(_: User, fd: c_int, how: c_int) -> c_int {
         _ => return answer::<i32>(Err(Errno::EINVAL)),
     };
     answer(with(|world| world.shutdown(fd, how)).map(|()| 0))
-}
-
-unsafe extern "C" fn getsockopt(
-    _: User,
-    fd: c_int,
-    level: c_int,
-    name: c_int,
-    value: *mut c_void,
-    len: *mut socklen_t,
-) -> c_int {
-    let result = with(|world| {
-        let socket = world.get(fd)?;
-        match (level, name) {
-            (libc::SOL_SOCKET, libc::SO_ERROR) => {
-                let Role::Stream(stream) = &mut socket.role else { return Ok(0) };
-                let failed = match stream.connected {
-                    Some(Err(errno)) if !stream.told => Some(errno),
-                    _ => stream.broken.take(),
-                };
-                stream.told |= failed.is_some();
-                Ok(failed.map_or(0, |errno| errno as c_int))
-            }
-            (libc::SOL_SOCKET, libc::SO_SNDBUF | libc::SO_RCVBUF) => Ok(1 << 18),
-            (libc::IPPROTO_TCP, libc::TCP_MAXSEG) => {
-                let set = socket.options.iter().rev().find(|o| o.0 == SocketOption::MaxSegment);
-                let set = set.map_or(MSS_DEFAULT, |(_, bytes)| *bytes);
-                let bytes = world.info(fd).map_or(set, |info| info.snd_mss);
-                Ok(c_int::try_from(bytes).unwrap_or(c_int::MAX))
-            }
-            _ => Err(Errno::ENOPROTOOPT),
-        }
-    });
-    answer(result.map(|number| {
-        // SAFETY: as getsockopt(2) has it.
-        unsafe {
-            if *len as usize >= size_of::<c_int>() {
-                value.cast::<c_int>().write_unaligned(number);
-                *len = size_of::<c_int>() as socklen_t;
-            }
-        }
-        0
-    }))
-}
-
-unsafe extern "C" fn setsockopt(
-    _: User,
-    fd: c_int,
-    level: c_int,
-    name: c_int,
-    value: *const c_void,
-    len: socklen_t,
-) -> c_int {
-    // SAFETY: as setsockopt(2) has it.
-    let bytes = match unsafe { readable(value, len as usize) } {
-        Ok(bytes) => bytes,
-        Err(errno) => return answer::<i32>(Err(errno)),
-    };
-    // ip(7): options of a byte may be given as one.
-    let short = bytes.first().map(|byte| u32::from(*byte)).filter(|_| level == libc::SOL_IP);
-    let number = bytes.first_chunk().map(|first| u32::from_ne_bytes(*first)).or(short);
-    answer(with(|world| {
-        world.get(fd)?;
-        let number = number.ok_or(Errno::EINVAL)?;
-        match (level, name) {
-            (libc::IPPROTO_TCP, libc::TCP_NODELAY) => {
-                world.set(fd, SocketOption::NoDelay, number)?;
-            }
-            (libc::IPPROTO_TCP, libc::TCP_CORK) => {
-                world.get(fd)?.corked = number != 0;
-                world.set(fd, SocketOption::Cork, u32::from(number != 0))?;
-            }
-            (libc::IPPROTO_TCP, libc::TCP_USER_TIMEOUT) => {
-                world.set(fd, SocketOption::UserTimeout, number)?;
-            }
-            (libc::IPPROTO_TCP, libc::TCP_FASTOPEN) => {
-                world.set(fd, SocketOption::FastOpen, number)?;
-            }
-            (libc::IPPROTO_TCP, libc::TCP_FASTOPEN_CONNECT) => {
-                world.get(fd)?.fast = number != 0;
-            }
-            (libc::SOL_IP, libc::IP_TOS) => world.set(fd, SocketOption::TrafficClass, number)?,
-            (libc::SOL_IP, libc::IP_MTU_DISCOVER) => {}
-            (libc::IPPROTO_TCP, libc::TCP_MAXSEG) => {
-                world.set(fd, SocketOption::MaxSegment, number)?;
-            }
-            (libc::SOL_SOCKET, libc::SO_LINGER) => {
-                let seconds = bytes.get(4..8).is_some_and(|s| s.iter().all(|byte| *byte == 0));
-                world.set(fd, SocketOption::ResetOnClose, u32::from(number != 0 && seconds))?;
-            }
-            (
-                libc::SOL_SOCKET,
-                libc::SO_REUSEADDR | libc::SO_SNDBUF | libc::SO_RCVBUF | libc::SO_KEEPALIVE,
-            ) => {}
-            _ => return Err(Errno::ENOPROTOOPT),
-        }
-        Ok(0)
-    }))
 }
 
 unsafe extern "C" fn poll(_: User, fds: *mut pollfd, count: nfds_t, timeout: c_int) -> c_int {

@@ -13,6 +13,8 @@
 mod calls;
 mod info;
 mod interface;
+mod messages;
+mod options;
 mod socket;
 mod world;
 
