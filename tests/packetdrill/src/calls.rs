@@ -12,11 +12,15 @@ use dmm_stack::Request;
 use dmm_stack::pair::End;
 use nix::errno::Errno;
 
+use crate::buffer::{LIMIT_MAX, SendBuffer};
+use crate::notices::Notices;
 use crate::socket::{Listener, Role, Socket, Stream, Watch};
 use crate::world::World;
 
-/// Bytes of a FIFO: what Linux gives a socket to send, and more than scripts fill to receive.
-const FIFO_BYTES: u32 = 1 << 18;
+/// Bytes of the FIFOs: more than scripts fill to receive, and as far as a send buffer grows.
+const FIFO_BYTES: (u32, u32) = (1 << 18, LIMIT_MAX as u32);
+/// What Linux gives a socket to send in the beginning: the middle of `tcp_wmem`.
+const SNDBUF_BYTES: u64 = 1 << 18;
 /// Connections that are taken off a listener's backlog before somebody asks for them.
 const CREDITS: usize = 4;
 
@@ -26,6 +30,8 @@ impl World {
         // A descriptor of its own in the process: at the end packetdrill closes them by libc's close.
         let held: OwnedFd = File::open("/dev/null").expect("/dev/null").into();
         let fd = held.as_raw_fd();
+        let mut buffer = SendBuffer::new(SNDBUF_BYTES);
+        buffer.set_low_water(self.low_water);
         let socket = Socket {
             _held: held,
             local: None,
@@ -34,6 +40,10 @@ impl World {
             fast: false,
             deferred: None,
             more: false,
+            buffer,
+            low_water: 0,
+            notices: Notices::default(),
+            tells_rest: false,
             role: Role::Fresh,
             options: Vec::new(),
         };
@@ -84,7 +94,7 @@ impl World {
 
     fn credit(&mut self, fd: i32) -> Result<(), Errno> {
         let socket = self.new_id();
-        let (fifos, client) = self.quota.open(End::Right, socket, FIFO_BYTES);
+        let (fifos, client) = self.quota.open_sized(End::Right, socket, FIFO_BYTES);
         let Role::Listener(listener) = &mut self.get(fd)?.role else { return Err(Errno::EINVAL) };
         listener.credits.push(client);
         let id = listener.id;
@@ -99,11 +109,15 @@ impl World {
         }
         let stream = listener.accepted.remove(0);
         let peer = stream.peer;
-        let local = self.get(fd)?.local;
+        let socket = self.get(fd)?;
+        let (local, buffer) = (socket.local, socket.buffer.of_accepted());
+        let zerocopy = socket.notices.zerocopy;
         self.credit(fd)?;
         let new = self.socket();
         let socket = self.get(new)?;
+        (socket.buffer, socket.notices.zerocopy) = (buffer, zerocopy);
         (socket.local, socket.role) = (local, Role::Stream(Box::new(stream)));
+        self.look();
         Ok((new, peer))
     }
 
@@ -138,6 +152,7 @@ impl World {
         let stream = self.stream(fd)?;
         let (socket, len) = (stream.client.socket, bytes.len().min(room.unwrap_or(0)));
         let written = stream.client.writer.write(&[&bytes[..len]], false);
+        self.get(fd)?.buffer.wrote(written as u64);
         self.submit(Request::Send { socket })?;
         if written == 0 { Err(Errno::EINPROGRESS) } else { Ok(written) }
     }
@@ -157,7 +172,7 @@ impl World {
             local.set_ip(self.source_for(peer.ip())?);
         }
         let socket = self.new_id();
-        let (fifos, client) = self.quota.open(End::Right, socket, FIFO_BYTES);
+        let (fifos, client) = self.quota.open_sized(End::Right, socket, FIFO_BYTES);
         let entry = self.get(fd)?;
         entry.local = Some(local);
         entry.role = Role::Stream(Box::new(Stream::new(client, peer, None)));
@@ -216,9 +231,13 @@ impl World {
 
     /// write(2) and its like: as much as there is room for.
     pub fn write(&mut self, fd: i32, bytes: &[u8]) -> Result<usize, Errno> {
+        if let Role::Fresh = self.get(fd)?.role {
+            return Err(Errno::EPIPE);
+        }
         let stream = self.stream(fd)?;
         match stream.connected {
             None => return Err(Errno::EAGAIN),
+            Some(Err(errno)) if !std::mem::replace(&mut stream.told, true) => return Err(errno),
             Some(Err(_)) => return Err(Errno::EPIPE),
             Some(Ok(())) => {}
         }
@@ -230,10 +249,17 @@ impl World {
         }
         let mut written = 0;
         while written < bytes.len() {
-            let stream = self.stream(fd)?;
+            let entry = self.get(fd)?;
+            let room = usize::try_from(entry.buffer.room()).unwrap_or(usize::MAX);
+            let Role::Stream(stream) = &mut entry.role else { break };
+            let part = &bytes[written..][..room.min(bytes.len() - written)];
+            if part.is_empty() {
+                break;
+            }
             let socket = stream.client.socket;
             let writer = &mut stream.client.writer;
-            let len = writer.write(&[&bytes[written..]], false);
+            let len = writer.write(&[part], false);
+            entry.buffer.wrote(len as u64);
             written += len;
             let full = len == 0;
             if full {
@@ -250,6 +276,22 @@ impl World {
             }
         }
         if written == 0 && !bytes.is_empty() { Err(Errno::EAGAIN) } else { Ok(written) }
+    }
+
+    /// A write with `flags` was taken, perhaps in part.
+    pub fn wrote(&mut self, fd: i32, flags: i32) {
+        if let Ok(socket) = self.get(fd) {
+            socket.notices.wrote(socket.buffer.written, flags & libc::MSG_ZEROCOPY != 0);
+            self.act();
+        }
+    }
+
+    /// What `TCP_INQ` tells of, if it is set: bytes to be read, one more if there will be no others.
+    pub fn rest(&mut self, fd: i32) -> Option<i32> {
+        let tells = self.get(fd).is_ok_and(|socket| socket.tells_rest);
+        let stream = self.stream(fd).ok().filter(|_| tells)?;
+        let bytes = i32::try_from(stream.client.reader.available()).unwrap_or(i32::MAX);
+        Some(if bytes == 0 { i32::from(stream.ended) } else { bytes })
     }
 
     /// Tells the stack what a write's flags say before it begins.
@@ -339,17 +381,21 @@ impl World {
     pub fn watched(&mut self, epoll: i32, most: usize) -> Result<Vec<(u32, u64)>, Errno> {
         let Role::Epoll(watches) = &mut self.get(epoll)?.role else { return Err(Errno::EINVAL) };
         let mut watches = std::mem::take(watches);
+        let once = libc::EPOLLONESHOT.cast_unsigned();
         let mut ready = Vec::new();
         for watch in &mut watches {
             let always = (libc::EPOLLERR | libc::EPOLLHUP).cast_unsigned();
             let events = u32::from(self.ready(watch.fd).cast_unsigned());
-            let events = events & (watch.events | always);
+            let asked = if watch.events == once { 0 } else { watch.events | always };
+            let events = events & asked;
             let news = self.stream(watch.fd).map_or(0, |stream| stream.news);
             let edge = watch.events & libc::EPOLLET.cast_unsigned() != 0;
             if events == 0 || (edge && watch.told == Some(news)) || ready.len() == most {
                 continue;
             }
             watch.told = Some(news);
+            // It hears of no more until it is set again.
+            watch.events = if watch.events & once == 0 { watch.events } else { once };
             ready.push((events, watch.data));
         }
         self.get(epoll)?.role = Role::Epoll(watches);
@@ -359,6 +405,8 @@ impl World {
     /// poll(2)'s events of a descriptor.
     pub fn ready(&mut self, fd: i32) -> i16 {
         let Ok(socket) = self.get(fd) else { return libc::POLLNVAL };
+        let writable = socket.is_writable();
+        let noticed = !socket.notices.queue.is_empty();
         match &mut socket.role {
             Role::Fresh if socket.deferred.is_some() => libc::POLLOUT | libc::POLLWRNORM,
             Role::Fresh => libc::POLLOUT | libc::POLLHUP,
@@ -370,7 +418,7 @@ impl World {
                 if stream.is_readable() {
                     events |= libc::POLLIN | libc::POLLRDNORM;
                 }
-                if stream.is_writable() {
+                if writable {
                     events |= libc::POLLOUT | libc::POLLWRNORM;
                 }
                 if stream.ended || stream.over || stream.deaf {
@@ -380,7 +428,7 @@ impl World {
                 if both || stream.over || matches!(stream.connected, Some(Err(_))) {
                     events |= libc::POLLHUP;
                 }
-                if stream.broken.is_some() || matches!(stream.connected, Some(Err(_))) {
+                if noticed || stream.broken.is_some() || matches!(stream.connected, Some(Err(_))) {
                     events |= libc::POLLERR;
                 }
                 events

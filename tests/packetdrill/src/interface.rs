@@ -121,9 +121,19 @@ pub fn with<T>(work: impl FnOnce(&mut World) -> T) -> T {
     result
 }
 
-/// What the connection of a descriptor knows of itself, if it is one of ours.
-pub fn info(fd: c_int) -> Option<TcpInfo> {
-    lock().as_mut()?.info(fd).ok()
+/// What the connection of a descriptor knows of itself, if it is one of ours, and how long its send buffer
+/// held it back.
+pub fn info(fd: c_int) -> Option<(TcpInfo, Duration)> {
+    let mut world = lock();
+    let world = world.as_mut()?;
+    let info = world.info(fd).ok()?;
+    let now = world.now;
+    Some((info, world.get(fd).ok()?.buffer.starved(now)))
+}
+
+/// Whether a descriptor is one of ours.
+pub fn is_ours(fd: c_int) -> bool {
+    lock().as_mut().is_some_and(|world| world.get(fd).is_ok())
 }
 
 /// Does `work` until it does not return `EAGAIN`, unless the socket does not block.
@@ -246,6 +256,9 @@ pub fn write_at(fd: c_int, bytes: &[u8], flags: c_int) -> Result<usize, Errno> {
     }
     with(|world| world.announce(fd, bytes.len(), flags))?;
     let result = write_all(fd, bytes, flags);
+    if result.is_ok_and(|len| len > 0) {
+        with(|world| world.wrote(fd, flags));
+    }
     with(|world| world.conclude(fd, flags))?;
     result
 }
@@ -430,6 +443,9 @@ unsafe extern "C" fn sendto(
 pub fn open_with(fd: c_int, peer: SocketAddr, bytes: &[u8], flags: c_int) -> Result<usize, Errno> {
     let result = with(|world| world.open_with(fd, peer, bytes));
     let waits = with(|world| world.get(fd).is_ok_and(|socket| !socket.nonblocking));
+    if result.is_ok() {
+        with(|world| world.wrote(fd, flags));
+    }
     let written = match result {
         Ok(written) if !waits => return Ok(written),
         Ok(written) => written,

@@ -10,13 +10,15 @@
 //! ```
 #![deny(unsafe_code)]
 
+mod buffer;
 mod calls;
 mod info;
 mod interface;
 mod messages;
+mod notices;
 mod options;
 mod socket;
 mod world;
 
-pub use info::getsockopt;
+pub use info::{getsockopt, sendfile};
 pub use interface::{Interface, packetdrill_interface_init};

@@ -14,6 +14,10 @@ use nix::errno::Errno;
 use crate::interface::{User, answer, readable, with};
 use crate::socket::Role;
 
+/// `linux/tcp.h`.
+const TCP_NOTSENT_LOWAT: c_int = 25;
+const TCP_INQ: c_int = 36;
+
 /// What a socket without a connection says of its segments (tcp(7)).
 const MSS_DEFAULT: u32 = 536;
 /// getsockopt(2).
@@ -40,7 +44,11 @@ pub unsafe extern "C" fn getsockopt(
                 stream.told |= failed.is_some();
                 Ok(failed.map_or(0, |errno| errno as c_int))
             }
-            (libc::SOL_SOCKET, libc::SO_SNDBUF | libc::SO_RCVBUF) => Ok(1 << 18),
+            (libc::SOL_SOCKET, libc::SO_SNDBUF) => {
+                Ok(c_int::try_from(socket.buffer.limit()).unwrap_or(c_int::MAX))
+            }
+            (libc::SOL_SOCKET, libc::SO_RCVBUF) => Ok(1 << 18),
+            (libc::IPPROTO_TCP, TCP_NOTSENT_LOWAT) => Ok(socket.low_water.cast_signed()),
             (libc::IPPROTO_TCP, libc::TCP_MAXSEG) => {
                 let set = socket.options.iter().rev().find(|o| o.0 == SocketOption::MaxSegment);
                 let set = set.map_or(MSS_DEFAULT, |(_, bytes)| *bytes);
@@ -103,9 +111,29 @@ pub unsafe extern "C" fn setsockopt(
                 world.get(fd)?.fast = number != 0;
             }
             (libc::SOL_IP, libc::IP_TOS) => world.set(fd, SocketOption::TrafficClass, number)?,
-            (libc::SOL_IP, libc::IP_MTU_DISCOVER) => {}
+            (libc::SOL_IP, libc::IP_MTU_DISCOVER | libc::IP_FREEBIND) => {}
             (libc::IPPROTO_TCP, libc::TCP_MAXSEG) => {
                 world.set(fd, SocketOption::MaxSegment, number)?;
+            }
+            (libc::IPPROTO_TCP, TCP_NOTSENT_LOWAT) => {
+                let fallback = world.low_water;
+                let socket = world.get(fd)?;
+                socket.low_water = number;
+                socket.buffer.set_low_water(Some(number).filter(|bytes| *bytes > 0).or(fallback));
+            }
+            (libc::IPPROTO_TCP, TCP_INQ) => world.get(fd)?.tells_rest = number != 0,
+            (libc::SOL_SOCKET, libc::SO_SNDBUF) => world.get(fd)?.buffer.set_limit(number),
+            (libc::SOL_SOCKET, libc::SO_ZEROCOPY) => {
+                world.get(fd)?.notices.zerocopy = number != 0;
+            }
+            (libc::SOL_SOCKET, libc::SO_TIMESTAMPING) => {
+                let socket = world.get(fd)?;
+                let queued = match &socket.role {
+                    Role::Stream(stream) => stream.client.writer.queued(),
+                    _ => 0,
+                };
+                let acknowledged = socket.buffer.written - queued;
+                socket.notices.set_stamping(number, acknowledged);
             }
             (libc::SOL_SOCKET, libc::SO_LINGER) => {
                 let seconds = bytes.get(4..8).is_some_and(|s| s.iter().all(|byte| *byte == 0));
@@ -113,7 +141,7 @@ pub unsafe extern "C" fn setsockopt(
             }
             (
                 libc::SOL_SOCKET,
-                libc::SO_REUSEADDR | libc::SO_SNDBUF | libc::SO_RCVBUF | libc::SO_KEEPALIVE,
+                libc::SO_REUSEADDR | libc::SO_RCVBUF | libc::SO_KEEPALIVE | libc::SO_MARK,
             ) => {}
             _ => return Err(Errno::ENOPROTOOPT),
         }

@@ -4,9 +4,13 @@
 use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 
+use dmm_port::Instant;
 use dmm_stack::pair::Client;
-use dmm_stack::{Event, SocketId};
+use dmm_stack::{Event, SocketId, TcpInfo};
 use nix::errno::Errno;
+
+use crate::buffer::SendBuffer;
+use crate::notices::Notices;
 
 /// How far a TCP or UDP socket is.
 pub enum Role {
@@ -82,6 +86,14 @@ pub struct Socket {
     pub deferred: Option<SocketAddr>,
     /// The last write had `MSG_MORE`.
     pub more: bool,
+    /// What it takes to send.
+    pub buffer: SendBuffer,
+    /// `TCP_NOTSENT_LOWAT`, 0 for the system's.
+    pub low_water: u32,
+    /// What it tells of what it sent.
+    pub notices: Notices,
+    /// `TCP_INQ`: recvmsg(2) tells how much is left.
+    pub tells_rest: bool,
     /// What it is.
     pub role: Role,
     /// Options set before there was a connection.
@@ -110,7 +122,8 @@ impl Stream {
     }
 
     fn note(&mut self, event: Event) {
-        self.news += 1;
+        // Room is what the send buffer says.
+        self.news += u32::from(!matches!(event, Event::Writable { .. }));
         match event {
             Event::Connected { result, .. } => self.connected = Some(result),
             Event::Ended { .. } => self.ended = true,
@@ -127,18 +140,32 @@ impl Stream {
             || self.deaf
             || matches!(self.connected, Some(Err(_)))
     }
-
-    /// Whether a write would not wait.
-    pub fn is_writable(&mut self) -> bool {
-        match self.connected {
-            None => false,
-            Some(Err(_)) => true,
-            Some(Ok(())) => self.over || self.shut || self.client.writer.room(1) > 0,
-        }
-    }
 }
 
 impl Socket {
+    /// Whether a write would not wait.
+    pub fn is_writable(&mut self) -> bool {
+        match &self.role {
+            Role::Stream(stream) => match stream.connected {
+                None => false,
+                Some(Err(_)) => true,
+                Some(Ok(())) => stream.over || stream.shut || self.buffer.is_writable(),
+            },
+            Role::Fresh => true,
+            Role::Listener(_) | Role::Epoll(_) => false,
+        }
+    }
+
+    /// Looks at what the stack did, with what its connection knows of itself.
+    pub fn look(&mut self, now: Instant, info: &TcpInfo) {
+        let Role::Stream(stream) = &mut self.role else { return };
+        let acknowledged = self.buffer.written - stream.client.writer.queued();
+        let sent = self.buffer.written - u64::from(info.notsent_bytes);
+        let told = self.buffer.look(now, (sent, acknowledged), info);
+        let noticed = self.notices.look(now, sent, acknowledged);
+        stream.news += u32::from(told || noticed);
+    }
+
     /// Takes what the stack told of the socket `id`, if it is this one or one that it will accept.
     pub fn note(&mut self, id: SocketId, event: Event) -> bool {
         match &mut self.role {

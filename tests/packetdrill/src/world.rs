@@ -18,7 +18,8 @@ use dmm_stack::pair::Quota;
 use dmm_stack::{Event, Request, SocketId, Stack, TcpInfo};
 use nix::errno::Errno;
 
-use crate::socket::Socket;
+use crate::buffer::LIMIT_MAX;
+use crate::socket::{Role, Socket};
 
 /// Whom scripts call the local host, the usual one first, and where they send from.
 const OWN: [IpAddr; 3] = [own(1), own(2), own(3)];
@@ -63,6 +64,8 @@ pub struct World {
     pub sockets: BTreeMap<i32, Socket>,
     /// Listeners take payload on SYNs without asking for it.
     pub fast_open: bool,
+    /// `tcp_notsent_lowat`.
+    pub low_water: Option<u32>,
     next_id: u32,
     next_port: u16,
     /// Calls that are blocked, and how many of them have not looked at the latest news.
@@ -102,7 +105,7 @@ impl World {
             neighbours: vec![Neighbour { address: GATEWAY, mac: GATEWAY_MAC }],
             tcp: TcpConfig {
                 rx_buffer: 1 << 24,
-                tx_buffer: 1 << 18,
+                tx_buffer: LIMIT_MAX as u32,
                 congestion: Congestion::Cubic,
                 user_timeout_s: 900,
                 keepalive_s: None,
@@ -128,6 +131,7 @@ impl World {
             quota: Quota::new(CHUNKS),
             sockets: BTreeMap::new(),
             fast_open: has("fastopen"),
+            low_water: None,
             next_id: 0,
             next_port: 40_000,
             blocked: 0,
@@ -233,11 +237,23 @@ impl World {
             for event in events.drain(..) {
                 self.note(event);
             }
+            self.look();
             if !due {
                 return;
             }
         }
         panic!("the stack spins");
+    }
+
+    /// Lets sockets look at what the stack did.
+    pub fn look(&mut self) {
+        for socket in self.sockets.values_mut() {
+            if let Role::Stream(stream) = &socket.role
+                && let Some(info) = self.stack.tcp_info(self.now, stream.client.socket)
+            {
+                socket.look(self.now, &info);
+            }
+        }
     }
 
     fn note(&mut self, event: Event) {

@@ -52,17 +52,23 @@ impl Quota {
     /// A socket's memory: the stack's ends and the client's.
     #[must_use]
     pub fn open(&self, end: End, socket: SocketId, capacity: u32) -> (Fifos, Client) {
+        self.open_sized(end, socket, (capacity, capacity))
+    }
+
+    /// The same, with different capacities to receive and to send.
+    #[must_use]
+    pub fn open_sized(&self, end: End, socket: SocketId, (rx, tx): (u32, u32)) -> (Fifos, Client) {
         let parts = FifoParts {
             daemon: Shared::heap(DaemonLine::default()),
             client: Shared::heap(ClientLine::default()),
             arena: self.arena.clone(),
             links: self.links.clone(),
         };
-        parts.daemon.reset(capacity);
+        parts.daemon.reset(rx);
         parts.client.reset();
         let fifos = Fifos {
-            rx: RxFifo::new(&parts, Arc::clone(&self.pool), capacity),
-            tx: TxFifo::new(&parts, Arc::clone(&self.pool), capacity),
+            rx: RxFifo::new(&parts, Arc::clone(&self.pool), rx),
+            tx: TxFifo::new(&parts, Arc::clone(&self.pool), tx),
         };
         let (reader, writer) = (RxReader::new(&parts), TxWriter::new(&parts));
         let client =
