@@ -51,6 +51,7 @@ pub fn of(
                 Ecn::Passive => stack::Ecn::Passive,
                 Ecn::On => stack::Ecn::On,
             },
+            train_min: stack::TRAIN_MIN,
             fast_open_key: Some(fast_open_key),
         },
         udp: stack::UdpConfig { rx_buffer: config.udp.rx_buffer, tx_buffer: config.udp.tx_buffer },

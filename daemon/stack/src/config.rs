@@ -78,10 +78,15 @@ pub struct TcpConfig {
     pub features: Features,
     /// Explicit congestion notification.
     pub ecn: Ecn,
+    /// Segments that go out as a train at least, if there are so many: Linux's `tcp_min_tso_segs`.
+    pub train_min: u8,
     /// The key of the cookies of TCP Fast Open (RFC 7413), as `TCP_FASTOPEN_KEY` takes it. `None`: one that
     /// follows from the seed.
     pub fast_open_key: Option<[u8; 16]>,
 }
+
+/// [`TcpConfig::train_min`] as Linux has it: a receiver acknowledges every second segment.
+pub const TRAIN_MIN: u8 = 2;
 
 /// Explicit congestion notification (RFC 3168), of the kind `native`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]

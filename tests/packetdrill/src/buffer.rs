@@ -56,6 +56,8 @@ pub struct SendBuffer {
     /// Bytes written.
     pub written: u64,
     sent: u64,
+    /// Bytes that no more is waited for with.
+    pushed: u64,
     /// Where the last piece has its end, or would have.
     goal: u64,
     /// The largest window that the peer had.
@@ -77,6 +79,7 @@ impl SendBuffer {
             pieces: VecDeque::new(),
             written: 0,
             sent: 0,
+            pushed: 0,
             goal: 0,
             window_max: 0,
             wished: false,
@@ -132,6 +135,17 @@ impl SendBuffer {
         0
     }
 
+    /// Whether `bytes` more, which more of the same write follows, are pushed all the same: half the peer's
+    /// largest window was not (`forced_push`).
+    pub const fn pushes(&self, bytes: u64) -> bool {
+        self.written + bytes > self.pushed + self.window_max / 2
+    }
+
+    /// Everything written is.
+    pub const fn pushed(&mut self) {
+        self.pushed = self.written;
+    }
+
     /// So many bytes were written, no more than there was room for.
     pub fn wrote(&mut self, bytes: u64) {
         let start = self.written;
@@ -156,7 +170,7 @@ impl SendBuffer {
     /// wished for room is to be told.
     pub fn look(&mut self, now: Instant, (sent, acknowledged): (u64, u64), info: &TcpInfo) -> bool {
         let mss = u64::from(info.snd_mss).max(1);
-        self.window_max = self.window_max.max(info.snd_wnd.into());
+        self.window_max = info.window_max.into();
         self.goal = DEVICE_BYTES.min(self.window_max / 2) / mss * mss;
         self.goal = self.goal.max(mss);
         let progress = acknowledged > self.pieces.front().map_or(u64::MAX, |first| first.start);

@@ -19,8 +19,6 @@ use crate::world::World;
 
 /// Bytes of the FIFOs: more than scripts fill to receive, and as far as a send buffer grows.
 const FIFO_BYTES: (u32, u32) = (1 << 18, LIMIT_MAX as u32);
-/// What Linux gives a socket to send in the beginning: the middle of `tcp_wmem`.
-const SNDBUF_BYTES: u64 = 1 << 18;
 /// Connections that are taken off a listener's backlog before somebody asks for them.
 const CREDITS: usize = 4;
 
@@ -30,7 +28,7 @@ impl World {
         // A descriptor of its own in the process: at the end packetdrill closes them by libc's close.
         let held: OwnedFd = File::open("/dev/null").expect("/dev/null").into();
         let fd = held.as_raw_fd();
-        let mut buffer = SendBuffer::new(SNDBUF_BYTES);
+        let mut buffer = SendBuffer::new(self.send_buffer);
         buffer.set_low_water(self.low_water);
         let socket = Socket {
             _held: held,
@@ -248,6 +246,8 @@ impl World {
             return Err(Errno::EPIPE);
         }
         let mut written = 0;
+        let socket = self.get(fd)?;
+        let plain = socket.corked || socket.more;
         while written < bytes.len() {
             let entry = self.get(fd)?;
             let room = usize::try_from(entry.buffer.room()).unwrap_or(usize::MAX);
@@ -257,9 +257,22 @@ impl World {
                 break;
             }
             let socket = stream.client.socket;
+            // A piece that more of the write follows ends nothing.
+            let follows =
+                part.len() < bytes.len() - written && !entry.buffer.pushes(part.len() as u64);
+            if follows != std::mem::replace(&mut stream.follows, follows) && !plain {
+                let value = if follows { 2 } else { 0 };
+                let option = SocketOption::Cork;
+                self.ask(Request::SetOption { socket, option, value })?;
+            }
+            let entry = self.get(fd)?;
+            let Role::Stream(stream) = &mut entry.role else { break };
             let writer = &mut stream.client.writer;
             let len = writer.write(&[part], false);
             entry.buffer.wrote(len as u64);
+            if !follows {
+                entry.buffer.pushed();
+            }
             written += len;
             let full = len == 0;
             if full {

@@ -58,6 +58,8 @@ pub struct Stream {
     pub deaf: bool,
     /// How often something happened.
     pub news: u32,
+    /// The stack was told that more of a write follows.
+    pub follows: bool,
 }
 
 /// A listener.
@@ -118,6 +120,7 @@ impl Stream {
             shut: false,
             deaf: false,
             news: 0,
+            follows: false,
         }
     }
 

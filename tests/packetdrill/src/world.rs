@@ -12,7 +12,8 @@ use std::time::Duration;
 use dmm_port::wire::{WireConfig, WirePort};
 use dmm_port::{Instant, Port, RxChecksum, RxFrame, RxQueue, TxQueue};
 use dmm_stack::config::{
-    Congestion, Ecn, Features, Neighbour, Prefix, Route, StackConfig, TcpConfig, UdpConfig,
+    Congestion, Ecn, Features, Neighbour, Prefix, Route, StackConfig, TRAIN_MIN, TcpConfig,
+    UdpConfig,
 };
 use dmm_stack::pair::Quota;
 use dmm_stack::{Event, Request, SocketId, Stack, TcpInfo};
@@ -40,6 +41,8 @@ const FAST_OPEN_KEYS: [[u8; 16]; 2] = [
 ];
 
 const ETHERNET_BYTES: usize = 14;
+/// What Linux gives a socket to send in the beginning.
+const SNDBUF_BYTES: u64 = 1 << 18;
 /// Turns at one point in time before the stack is taken to spin.
 const TURNS_AT_ONCE: u32 = 10_000;
 /// Chunks for all sockets: 16 MiB.
@@ -64,6 +67,8 @@ pub struct World {
     pub sockets: BTreeMap<i32, Socket>,
     /// Listeners take payload on SYNs without asking for it.
     pub fast_open: bool,
+    /// Bytes of a new socket's send buffer.
+    pub send_buffer: u64,
     /// `tcp_notsent_lowat`.
     pub low_water: Option<u32>,
     next_id: u32,
@@ -78,10 +83,14 @@ pub struct World {
 
 impl World {
     /// A stack without sockets, and without the parts of TCP whose names stand in `without`, at a time
-    /// that no script notices to be virtual. With `ecn` there it is with ECN, with
-    /// `key` it makes Fast Open cookies of the second key, with `holes` it looks for black holes of path MTU; without `fastopen` listeners must ask for that.
+    /// that no script notices to be virtual. With `ecn` there it is with ECN, with `ecn-passive` if the peer
+    /// asks for it, with `key` it makes Fast Open cookies of the second key, with `holes` it looks for
+    /// black holes of path MTU; without `fastopen` listeners must ask for that. `train=`, `wmem=` and `lowat=`
+    /// with a number stand for `tcp_min_tso_segs`, the middle of `tcp_wmem`, and `tcp_notsent_lowat`.
     pub fn new(without: &str) -> Self {
         let has = |part| !without.split(',').any(|name| name == part);
+        let value =
+            |name| without.split(',').find_map(|word| word.strip_prefix(name)?.parse().ok());
         let features = Features {
             sack: has("sack"),
             rack: has("rack"),
@@ -112,7 +121,14 @@ impl World {
                 features,
                 fast_open_key: Some(FAST_OPEN_KEYS[usize::from(!has("key"))]),
                 // packetdrill's scripts expect none unless they say so.
-                ecn: if without.split(',').any(|name| name == "ecn") { Ecn::On } else { Ecn::Off },
+                ecn: match (has("ecn"), has("ecn-passive")) {
+                    (false, _) => Ecn::On,
+                    (_, false) => Ecn::Passive,
+                    _ => Ecn::Off,
+                },
+                train_min: value("train=")
+                    .and_then(|v: u64| v.try_into().ok())
+                    .unwrap_or(TRAIN_MIN),
             },
             udp: UdpConfig { rx_buffer: 1 << 18, tx_buffer: 1 << 18 },
             sockets_max: 4096,
@@ -131,7 +147,8 @@ impl World {
             quota: Quota::new(CHUNKS),
             sockets: BTreeMap::new(),
             fast_open: has("fastopen"),
-            low_water: None,
+            low_water: value("lowat=").and_then(|v: u64| v.try_into().ok()),
+            send_buffer: value("wmem=").unwrap_or(SNDBUF_BYTES),
             next_id: 0,
             next_port: 40_000,
             blocked: 0,

@@ -24,7 +24,9 @@ use nix::errno::Errno;
 pub use client::{Client, Quota, byte_at};
 pub use flood::{Flood, Known};
 
-use crate::config::{Congestion, Ecn, Features, Prefix, StackConfig, TcpConfig, UdpConfig};
+use crate::config::{
+    Congestion, Ecn, Features, Prefix, StackConfig, TRAIN_MIN, TcpConfig, UdpConfig,
+};
 use crate::{Event, Pong, Request, SocketId, SocketReport, Stack};
 
 /// Turns that both stacks may take at one point in time before the run is taken for a busy loop.
@@ -111,6 +113,7 @@ pub fn config(station: u8) -> StackConfig {
             keepalive_s: None,
             features: Features::ALL,
             ecn: Ecn::default(),
+            train_min: TRAIN_MIN,
             fast_open_key: None,
         },
         udp: UdpConfig { rx_buffer: 1 << 18, tx_buffer: 1 << 18 },

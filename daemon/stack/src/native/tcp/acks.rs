@@ -49,9 +49,9 @@ impl Acks {
         DELAY
     }
 
-    /// How long ago payload came, if ever.
-    pub(super) fn since_payload(&self, now: Instant) -> Option<Duration> {
-        self.heard_at.map(|at| now.since(at))
+    /// When payload came last, if ever.
+    pub(super) const fn heard_at(&self) -> Option<Instant> {
+        self.heard_at
     }
 
     /// Payload of a full segment of the peer's.

@@ -45,7 +45,7 @@ impl Connection {
             adv_mss: u32::from(self.mss),
             last: (
                 Duration::ZERO,
-                self.acks.since_payload(now).unwrap_or_else(|| now.since(self.opened_at)),
+                now.since(self.acks.heard_at().unwrap_or(self.synchronized_at)),
                 now.since(self.heard_at),
             ),
             rcv_mss: u32::try_from(self.acks.mss()).unwrap_or(u32::MAX),

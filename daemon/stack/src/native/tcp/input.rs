@@ -123,6 +123,7 @@ impl Connection {
     /// Takes the peer's SYN: its number, and what it offers.
     pub(super) fn take_syn(&mut self, now: Instant, segment: &Segment) {
         let options = &segment.options;
+        self.synchronized_at = now;
         self.receiver.synchronize(segment.sequence);
         self.ecn.take_syn(segment);
         self.offer.stamps &= options.timestamps.is_some();

@@ -120,6 +120,8 @@ pub(super) enum GivingUp {
 pub(super) struct Parameters {
     congestion: Congestion,
     features: Features,
+    /// Segments of a train at least.
+    train_min: usize,
     ecn: config::Ecn,
     mtu: u16,
     shift: u8,
@@ -135,6 +137,7 @@ impl Parameters {
         Self {
             congestion: config.tcp.congestion,
             features: config.tcp.features,
+            train_min: usize::from(config.tcp.train_min).clamp(1, sender::TRAIN_MAX),
             ecn: config.tcp.ecn,
             mtu: config.mtu,
             shift: shift.max(SHIFT_MIN),
@@ -206,6 +209,8 @@ pub(super) struct Connection {
     /// Bytes moved since the last trim.
     active: bool,
     opened_at: Instant,
+    /// When the peer's SYN came.
+    synchronized_at: Instant,
     heard_at: Instant,
     /// When the peer was last asked for a sign of life.
     asked_at: Instant,
@@ -259,6 +264,7 @@ impl Connection {
         sender.no_delay = options.no_delay;
         sender.features = parameters.features;
         sender.set_pacing_rate(options.pacing_rate);
+        sender.train_min = parameters.train_min;
         Self {
             flow,
             owner,
@@ -286,6 +292,7 @@ impl Connection {
             keep_alive_due: false,
             active: true,
             opened_at: now,
+            synchronized_at: now,
             heard_at: now,
             asked_at: now,
             challenged_at: None,

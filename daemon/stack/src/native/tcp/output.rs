@@ -85,7 +85,8 @@ impl Connection {
             // A peer that coalesces is not to wait for more than Linux would hand its device at once.
             if !piece.again && piece.len > 0 {
                 let train = self.sender.train();
-                let last = burst.segments % train == train - 1;
+                let at = burst.segments % train;
+                let last = at == train - 1 || (at > 0 && !self.sender.is_followed(&piece));
                 piece.ends_train = train > 1 && last;
             }
             piece.push |= piece.ends_train && (!piece.again || burst.end == Some(piece.start));

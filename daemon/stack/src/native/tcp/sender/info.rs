@@ -76,8 +76,7 @@ impl Sender {
         info.segs_out = u32::try_from(self.sent).unwrap_or(u32::MAX);
         let unsent = self.written().saturating_sub(self.next.max(1));
         info.notsent_bytes = u32::try_from(unsent).unwrap_or(u32::MAX);
-        let window = self.right.saturating_sub(self.una.max(1));
-        info.window_max = u32::try_from(window).unwrap_or(u32::MAX);
+        info.window_max = u32::try_from(self.window_max).unwrap_or(u32::MAX);
         info.bytes_acked = self.una.min(self.written()).saturating_sub(1);
     }
 }

@@ -31,7 +31,7 @@ use crate::config::Features;
 use crate::native::congestion::{Ack, Algorithm, Sample, Sampler, Window};
 use info::Waits;
 use mtu::Search;
-pub(super) use output::Piece;
+pub(super) use output::{Piece, TRAIN_MAX};
 use pace::Pace;
 use repair::{Phase, Probe, Undo};
 
@@ -144,6 +144,8 @@ pub(in crate::native) struct Sender {
     pub(super) sack: bool,
     /// What it may do about loss.
     pub(super) features: Features,
+    /// Segments of a train at least, as far as half a window has them.
+    pub(super) train_min: usize,
     /// Short segments do not wait.
     pub(super) no_delay: bool,
     /// Short segments wait for more to be written.
@@ -221,6 +223,7 @@ impl Sender {
             search: Search::new(mss),
             sack: false,
             features: Features::ALL,
+            train_min: 2,
             no_delay: false,
             cork: Cork::Off,
             pushed: 0,
@@ -305,10 +308,11 @@ impl Sender {
         self.board.lose_first();
     }
 
-    /// Sets whether short segments wait; if they do not, nothing that was written does.
+    /// Sets whether short segments wait; if they did, nothing that was written does any more.
     pub(super) fn set_cork(&mut self, cork: Cork) {
-        self.cork = cork;
-        if cork == Cork::Off {
+        let before = std::mem::replace(&mut self.cork, cork);
+        // What an announced write was to follow waits for no longer than any other.
+        if (before, cork) == (Cork::On, Cork::Off) {
             self.push();
         }
     }

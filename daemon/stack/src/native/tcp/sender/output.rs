@@ -11,7 +11,7 @@ use super::{Cork, OVERRIDE, Sender, Timer};
 use crate::native::congestion::Window;
 
 /// Segments of a train at most: 64 KiB of the usual size.
-const TRAIN_MAX: usize = 44;
+pub(in crate::native::tcp) const TRAIN_MAX: usize = 44;
 
 /// A segment to be sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -88,27 +88,37 @@ impl Sender {
     }
 
     pub(super) fn new_piece(&self) -> Option<Piece> {
+        self.new_piece_at(self.next, self.flying())
+    }
+
+    /// Whether a new piece will be followed by another at once.
+    pub(in crate::native) fn is_followed(&self, piece: &Piece) -> bool {
+        let flying = self.flying() + piece.len as u64;
+        self.new_piece_at(piece.end(), flying).is_some_and(|next| next.len > 0)
+    }
+
+    /// What to send next if everything before `next` is sent, and so many bytes are in flight.
+    fn new_piece_at(&self, next: u64, flying: u64) -> Option<Piece> {
         let written = self.written();
-        let unsent = written.saturating_sub(self.next);
-        let fin_due = self.finishing && self.next <= written;
+        let unsent = written.saturating_sub(next);
+        let fin_due = self.finishing && next <= written;
         if unsent == 0 && !fin_due {
             return None;
         }
-        let flying = self.flying();
         let room = self.window.size.saturating_sub(flying);
-        let window = self.right.saturating_sub(self.next);
+        let window = self.right.saturating_sub(next);
         if unsent == 0 {
             // A FIN alone needs no window of the peer's, and no more of ours than there is.
-            return (room > 0 || flying == 0).then(|| self.piece(self.next, 0, false));
+            return (room > 0 || flying == 0).then(|| self.piece(next, 0, false));
         }
-        let record = self.record_end(self.next).map_or(u64::MAX, |end| end - self.next);
+        let record = self.record_end(next).map_or(u64::MAX, |end| end - next);
         let most = self.probe_length(unsent.min(window).min(record)).unwrap_or(self.mss);
         let len = unsent.min(most).min(window).min(record);
         if len == 0 || (room < len && flying > 0) {
             return None;
         }
         let whole = len == unsent;
-        let pushed = self.next < self.pushed || (len == record && !whole);
+        let pushed = next < self.pushed || (len == record && !whole);
         let held = if len >= self.mss || pushed || (whole && fin_due) {
             false
         } else if !whole {
@@ -119,11 +129,11 @@ impl Sender {
             let corked = match self.cork {
                 Cork::Off => false,
                 Cork::On => true,
-                Cork::More => self.next >= self.released,
+                Cork::More => next >= self.released,
             };
             corked || (!self.no_delay && self.short_end > self.una)
         };
-        (!held).then(|| self.piece_of(self.next, len, (false, most)))
+        (!held).then(|| self.piece_of(next, len, (false, most)))
     }
 
     /// The end of the record that holds `position`, if records are kept apart.
@@ -133,7 +143,7 @@ impl Sender {
 
     /// Segments that go out as a train, the end of which is marked if they are several: what the window
     /// lets out in a millisecond, a pair at least, but no more than half a window (Linux's
-    /// `tcp_tso_autosize` and `tcp_cwnd_test`).
+    /// `tcp_tso_autosize` and `tcp_cwnd_test`, with `tcp_min_tso_segs` for a pair).
     pub(in crate::native) fn train(&self) -> usize {
         let half = usize::try_from(self.window.size / self.mss / 2).unwrap_or(usize::MAX).max(1);
         // Before the peer's first acknowledgement nothing is paced.
@@ -141,13 +151,13 @@ impl Sender {
             return half;
         }
         let Some(round) = self.rtt.smoothed().filter(|round| !round.is_zero()) else {
-            return half.min(2);
+            return half.min(self.train_min);
         };
         // In nanoseconds, of which a round trip has less than 2^63.
         let round = u64::try_from(round.as_nanos()).unwrap_or(u64::MAX);
         let per_milli = self.window.size.saturating_mul(2_000_000) / round / self.mss;
         let segments = usize::try_from(per_milli).unwrap_or(usize::MAX);
-        segments.clamp(2, TRAIN_MAX).min(half)
+        segments.clamp(self.train_min, TRAIN_MAX).min(half)
     }
 
     pub(super) fn forced_piece(&self, forced: Timer) -> Option<Piece> {
