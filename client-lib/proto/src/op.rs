@@ -129,11 +129,13 @@ pub enum SocketOption {
     GroupHops,
     /// `IP_MULTICAST_LOOP` / `IPV6_MULTICAST_LOOP`: 0 or 1; broadcasts come back in any case.
     GroupLoop,
+    /// What was written up to now goes out in trains of its own; with 1 its last segment has PSH whatever follows.
+    TrainEnd,
 }
 
 impl SocketOption {
     /// All of them.
-    pub const ALL: [Self; 15] = [
+    pub const ALL: [Self; 16] = [
         Self::NoDelay,
         Self::KeepAlive,
         Self::HopLimit,
@@ -149,6 +151,7 @@ impl SocketOption {
         Self::Broadcast,
         Self::GroupHops,
         Self::GroupLoop,
+        Self::TrainEnd,
     ];
 }
 

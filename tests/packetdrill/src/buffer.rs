@@ -36,6 +36,8 @@ const SEGMENTS_MIN: u64 = 10;
 struct Piece {
     start: u64,
     end: u64,
+    /// It goes out with PSH.
+    pushed: bool,
 }
 
 impl Piece {
@@ -141,9 +143,19 @@ impl SendBuffer {
         self.written + bytes > self.pushed + self.window_max / 2
     }
 
-    /// Everything written is.
-    pub const fn pushed(&mut self) {
+    /// Everything written is; `whole` tells whether that is the end of a write.
+    pub fn pushed(&mut self, whole: bool) {
         self.pushed = self.written;
+        if let (false, Some(last)) = (whole, self.pieces.back_mut()) {
+            last.pushed = true;
+        }
+    }
+
+    /// Whether what is written next begins a piece behind another, and whether that is pushed.
+    pub fn begins(&self) -> Option<bool> {
+        let last = self.pieces.back()?;
+        let full = last.start < self.sent || last.end - last.start >= self.goal;
+        (full && last.end > self.sent).then_some(last.pushed)
     }
 
     /// So many bytes were written, no more than there was room for.
@@ -154,7 +166,7 @@ impl SendBuffer {
             Some(last) if last.start >= self.sent && last.end - last.start < self.goal => {
                 last.end = self.written;
             }
-            _ => self.pieces.push_back(Piece { start, end: self.written }),
+            _ => self.pieces.push_back(Piece { start, end: self.written, pushed: false }),
         }
     }
 
@@ -177,7 +189,7 @@ impl SendBuffer {
         self.sent = sent.min(self.written);
         // What was sent in part is two pieces from now on.
         if let Some(at) = self.pieces.iter().position(|p| p.start < sent && sent < p.end) {
-            let rest = Piece { start: sent, end: self.pieces[at].end };
+            let rest = Piece { start: sent, ..self.pieces[at] };
             self.pieces[at].end = sent;
             self.pieces.insert(at + 1, rest);
         }

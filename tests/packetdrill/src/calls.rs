@@ -265,13 +265,17 @@ impl World {
                 let option = SocketOption::Cork;
                 self.ask(Request::SetOption { socket, option, value })?;
             }
+            if let Some(push) = self.get(fd)?.buffer.begins() {
+                let (option, value) = (SocketOption::TrainEnd, u32::from(push));
+                self.ask(Request::SetOption { socket, option, value })?;
+            }
             let entry = self.get(fd)?;
             let Role::Stream(stream) = &mut entry.role else { break };
             let writer = &mut stream.client.writer;
             let len = writer.write(&[part], false);
             entry.buffer.wrote(len as u64);
             if !follows {
-                entry.buffer.pushed();
+                entry.buffer.pushed(written + len == bytes.len());
             }
             written += len;
             let full = len == 0;
@@ -286,6 +290,17 @@ impl World {
             }
             if full && before == 0 && self.stream(fd)?.client.writer.room(1) == 0 {
                 break;
+            }
+        }
+        let entry = self.get(fd)?;
+        if let Role::Stream(stream) = &mut entry.role
+            && std::mem::take(&mut stream.follows)
+        {
+            // There was no room for what was to follow.
+            let socket = stream.client.socket;
+            entry.buffer.pushed(true);
+            if !plain {
+                self.submit(Request::SetOption { socket, option: SocketOption::Cork, value: 0 })?;
             }
         }
         if written == 0 && !bytes.is_empty() { Err(Errno::EAGAIN) } else { Ok(written) }

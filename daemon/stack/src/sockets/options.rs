@@ -82,7 +82,7 @@ impl Options {
                 self.class = u8::try_from(value).map_err(|_| Errno::EINVAL)?;
             }
             // They say something of the moment, which a listener cannot pass on.
-            SocketOption::Cork | SocketOption::RecordEnd => {}
+            SocketOption::Cork | SocketOption::RecordEnd | SocketOption::TrainEnd => {}
             SocketOption::KeepAlive => {
                 self.keep_alive = (value != 0).then(|| Duration::from_secs(value.into()));
             }

@@ -36,7 +36,7 @@ pub(in super::super) enum Next {
 /// What went out before in the same turn.
 #[derive(Clone, Copy, Debug, Default)]
 pub(in super::super) struct Burst {
-    /// New segments with payload, since the last that was none.
+    /// New segments with payload, since the last that was none or ended a train.
     segments: usize,
     /// The position behind the last of them.
     end: Option<u64>,
@@ -48,7 +48,8 @@ impl Burst {
         if let Next::Piece(piece) = next
             && piece.len > 0
         {
-            self.segments = if piece.again { 0 } else { self.segments + 1 };
+            let over = piece.again || piece.ends_train;
+            self.segments = if over { 0 } else { self.segments + 1 };
             self.end = Some(piece.start + piece.len as u64);
         }
     }
@@ -85,9 +86,12 @@ impl Connection {
             // A peer that coalesces is not to wait for more than Linux would hand its device at once.
             if !piece.again && piece.len > 0 {
                 let train = self.sender.train();
-                let at = burst.segments % train;
-                let last = at == train - 1 || (at > 0 && !self.sender.is_followed(&piece));
+                let mark = self.sender.train_end(&piece);
+                let first = burst.segments == 0;
+                let cut = mark.is_some() || !self.sender.is_followed(&piece);
+                let last = burst.segments + 1 >= train || (!first && cut);
                 piece.ends_train = train > 1 && last;
+                piece.push |= mark == Some(true);
             }
             piece.push |= piece.ends_train && (!piece.again || burst.end == Some(piece.start));
             return Some(Next::Piece(piece));

@@ -101,6 +101,7 @@ impl sockets::Connection for Connection {
                 }
             }
             SocketOption::PacingRate => self.sender.set_pacing_rate(self.options.pacing_rate),
+            SocketOption::TrainEnd => self.sender.end_train(value != 0),
             SocketOption::RecordEnd => self.sender.end_record(value),
             SocketOption::MaxSegment if self.state == State::SynSent => {
                 self.mss = self.options.max_segment.map_or(self.mss, |most| most.min(self.mss));

@@ -156,6 +156,8 @@ pub(in crate::native) struct Sender {
     released: u64,
     /// Where records end that are not to be joined with what follows.
     records: VecDeque<u64>,
+    /// Where trains end in any case, and whether they are pushed.
+    train_ends: VecDeque<(u64, bool)>,
     /// The end of the last short segment.
     short_end: u64,
     board: Scoreboard,
@@ -229,6 +231,7 @@ impl Sender {
             pushed: 0,
             released: 0,
             records: VecDeque::new(),
+            train_ends: VecDeque::new(),
             short_end: 0,
             board: Scoreboard::new(mss),
             rtt: Rtt::new(),
@@ -338,6 +341,21 @@ impl Sender {
             self.records.pop_front();
         }
         self.records.push_back(end);
+    }
+
+    /// What was written up to now shares no train with what follows, and may be pushed.
+    pub(super) fn end_train(&mut self, push: bool) {
+        let _ = self.refresh();
+        if self.train_ends.len() == RECORDS_MAX {
+            self.train_ends.pop_front();
+        }
+        self.train_ends.push_back((self.written(), push));
+    }
+
+    /// Whether a train ends with a piece, and whether that is pushed.
+    pub(super) fn train_end(&self, piece: &Piece) -> Option<bool> {
+        let (at, push) = self.train_ends.iter().find(|(at, _)| *at > piece.start)?;
+        (*at <= piece.start + piece.len as u64).then_some(*push)
     }
 
     /// The number of the next segment.

@@ -261,6 +261,9 @@ impl Sender {
             if piece.len as u64 > self.mss {
                 self.sent_probe(piece.start, end);
             }
+            while self.train_ends.front().is_some_and(|(at, _)| *at <= end) {
+                self.train_ends.pop_front();
+            }
             if (piece.len as u64) < self.mss && piece.len > 0 && !piece.syn {
                 self.short_end = end;
             }
