@@ -738,7 +738,7 @@ mod tests {
                     opening
                 }
             ),
-            (socket(), address(), any::<u32>(), opening(any::<u32>())).prop_map(
+            (socket(), address(), any::<u32>(), opening(0..=FAST_OPEN_MAX)).prop_map(
                 |(socket, local, backlog, opening)| Submission::Listen {
                     socket,
                     local,
