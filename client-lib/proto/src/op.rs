@@ -165,14 +165,11 @@ pub struct Opening {
     /// [`SocketOption::HopLimit`]; 0 for the stack's default.
     pub hop_limit: u8,
     /// [`SocketOption::FastOpen`], of a connection 0 or 1. With a cookie, its SYN waits for what is written
-    /// first. Of 24 bits.
+    /// first.
     pub fast_open: u32,
     /// [`SocketOption::CongestionControl`]; 0 for the stack's.
     pub congestion: u8,
 }
-
-/// The most that [`Opening::fast_open`] holds.
-const FAST_OPEN_MAX: u32 = (1 << 24) - 1;
 
 impl Opening {
     /// Those that are not the default.
@@ -187,22 +184,21 @@ impl Opening {
         all.into_iter().filter(|(_, value)| *value != 0)
     }
 
-    /// The shared form: what packets have, and what the connection does.
-    fn encode(self) -> (u32, u32) {
-        let word = u32::from(self.max_segment)
+    /// The shared form: what its packets have. Fast Open and congestion control stand beside it.
+    fn encode(self) -> u32 {
+        u32::from(self.max_segment)
             | u32::from(self.traffic_class) << 16
-            | u32::from(self.hop_limit) << 24;
-        (word, self.fast_open.min(FAST_OPEN_MAX) | u32::from(self.congestion) << 24)
+            | u32::from(self.hop_limit) << 24
     }
 
     /// From the shared form.
-    const fn decode(word: u32, rest: u32) -> Self {
+    const fn decode(word: u32, fast_open: u32, congestion: u8) -> Self {
         Self {
             max_segment: word as u16,
             traffic_class: (word >> 16) as u8,
             hop_limit: (word >> 24) as u8,
-            fast_open: rest & FAST_OPEN_MAX,
-            congestion: (rest >> 24) as u8,
+            fast_open,
+            congestion,
         }
     }
 }
@@ -470,14 +466,14 @@ impl Submission {
     pub fn encode(&self) -> Entry {
         let words = match *self {
             Self::Connect { socket, local, remote, opening } => {
-                let (number, fast) = opening.encode();
-                let small = u32::from(fast != 0);
+                let number = opening.encode();
+                let small = u32::from(opening.fast_open != 0) | u32::from(opening.congestion) << 8;
                 let (first, second) = (local.encode(), remote.encode());
                 Words { small, number, first, second, ..Words::new(1, socket) }
             }
             Self::Listen { socket, local, backlog, opening } => {
-                let (word, fast) = opening.encode();
-                let (first, second) = (local.encode(), [word.into(), fast.into(), 0]);
+                let (word, fast) = (opening.encode().into(), opening.fast_open.into());
+                let (first, second) = (local.encode(), [word, fast, opening.congestion.into()]);
                 Words { number: backlog, first, second, ..Words::new(2, socket) }
             }
             Self::Accept { listener, socket } => Words {
@@ -521,8 +517,10 @@ impl Submission {
                 socket,
                 local: Address::decode(first_of(entry))?,
                 remote: Address::decode(second_of(entry))?,
-                opening: match small_of(entry) {
-                    fast @ 0..=1 => Opening::decode(number_of(entry), fast),
+                opening: match small_of(entry).to_le_bytes() {
+                    [fast @ 0..=1, congestion, 0, 0] => {
+                        Opening::decode(number_of(entry), fast.into(), congestion)
+                    }
                     _ => return Err(Breach::Operation),
                 },
             },
@@ -531,7 +529,9 @@ impl Submission {
                 local: Address::decode(first_of(entry))?,
                 backlog: number_of(entry),
                 opening: match second_of(entry).map(u32::try_from) {
-                    [Ok(word), Ok(fast), Ok(0)] => Opening::decode(word, fast),
+                    [Ok(word), Ok(fast), Ok(congestion @ 0..=0xff)] => {
+                        Opening::decode(word, fast, congestion as u8)
+                    }
                     _ => return Err(Breach::Operation),
                 },
             },
@@ -738,7 +738,7 @@ mod tests {
                     opening
                 }
             ),
-            (socket(), address(), any::<u32>(), opening(0..=FAST_OPEN_MAX)).prop_map(
+            (socket(), address(), any::<u32>(), opening(any::<u32>())).prop_map(
                 |(socket, local, backlog, opening)| Submission::Listen {
                     socket,
                     local,
