@@ -247,6 +247,12 @@ mod tests {
     }
 
     #[test]
+    fn what_routers_ask_of_groups_goes_to_all() {
+        let steering = steering_with_udp_53_on(3);
+        assert_eq!(steering.owner(&frame(&ipv4(2, 0, &[0x11, 1, 0, 0, 0, 0, 0, 0]))), Owner::All);
+    }
+
+    #[test]
     fn later_pieces_follow_the_first_in_any_order() {
         let mut steering = steering_with_udp_53_on(3);
         let (first, last) = (ipv4(17, 0x2000, &UDP_TO_53), ipv4(17, 2, &[9; 8]));

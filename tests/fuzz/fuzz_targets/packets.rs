@@ -25,7 +25,9 @@ fuzz_target!(|packets: Vec<(u8, Vec<u8>)>| {
                 let header = &mut frame[ETHERNET..ETHERNET + IPV4];
                 header[0] = 0x45;
                 header[2..4].copy_from_slice(&(packet.len() as u16).to_be_bytes());
-                header[16..20].copy_from_slice(&[10, 0, 0, 2]);
+                // One in two to our address, the others to all stations, as a router's questions.
+                let to = if kind & 0x40 == 0 { [10, 0, 0, 2] } else { [224, 0, 0, 1] };
+                header[16..20].copy_from_slice(&to);
                 header[10..12].fill(0);
                 let sum = !dmm_port::checksum::fold(dmm_port::checksum::sum(header));
                 header[10..12].copy_from_slice(&sum.to_be_bytes());
@@ -34,8 +36,10 @@ fuzz_target!(|packets: Vec<(u8, Vec<u8>)>| {
                 let header = &mut frame[ETHERNET..];
                 header[0] = 0x60 | header[0] & 0x0f;
                 header[4..6].copy_from_slice(&(packet.len() as u16 - 40).to_be_bytes());
-                header[24..40]
-                    .copy_from_slice(&[0xfd, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 2]);
+                let (first, last) = if kind & 0x40 == 0 { ([0xfd, 0], 2) } else { ([0xff, 2], 1) };
+                header[24..40].fill(0);
+                header[24..26].copy_from_slice(&first);
+                header[39] = last;
             }
             _ => {}
         }

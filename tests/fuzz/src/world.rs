@@ -79,7 +79,7 @@ pub struct World {
 }
 
 impl World {
-    /// A stack with a listener.
+    /// A stack with a listener, and UDP sockets of both families.
     ///
     /// # Panics
     /// If the stack cannot be built.
@@ -109,6 +109,17 @@ impl World {
             option: SocketOption::FastOpen,
             value: 4,
         });
+        // Each a member of a group; the first has a peer.
+        for any in ["0.0.0.0:53", "[::]:53"] {
+            let (socket, fifos) = world.open();
+            let local: SocketAddr = any.parse().expect("an address");
+            world.give(socket, Request::Bind { socket, local, shares: false, fifos });
+            let group = if local.is_ipv4() { "239.1.2.3" } else { "ff05::1:3" };
+            let group = group.parse().expect("an address");
+            world.ask(Request::Group { socket, group, joins: true });
+        }
+        let peer = Some(SocketAddr::new(address_v4(1), 53));
+        world.ask(Request::SetPeer { socket: SocketId(1), peer });
         world
     }
 

@@ -54,7 +54,7 @@ counters! {
     drop_group = "drop.group_not_joined",
     /// Answers to a station whose Ethernet address was not known yet.
     drop_answer_no_neighbour = "drop.answer_no_neighbour",
-    /// ICMP errors, which this kind does not act upon.
+    /// ICMP errors about nothing that a socket here sent, or that it does not act upon.
     drop_icmp_error = "drop.icmp_error",
     /// Echo replies that answer no request under way.
     drop_echo_reply = "drop.echo_reply_unasked",

@@ -16,7 +16,7 @@
 //! What the library lacks and this kind therefore does itself: backlogs, user timeouts that spare
 //! idle connections, the search for neighbours, reassembly, and a table of sockets that does not
 //! slow down as it grows. What remains missing: SACK, timestamps, fragmentation over IPv6, path MTU discovery,
-//! ICMP errors.
+//! ICMP errors about segments, groups, VLANs.
 #![deny(unsafe_code)]
 
 mod carrier;

@@ -239,6 +239,20 @@ fn icmp_errors_without_a_readable_flow_are_still_errors() {
 }
 
 #[test]
+fn questions_and_reports_of_groups_are_of_membership() {
+    // An IGMP query, and behind a router alert the messages of MLD.
+    let mut query = build!(link().ipv4(A4, B4, 1).udp(1000, 2000), &[0; 4]);
+    query[23] = 2;
+    assert_eq!(parse(&query), Traffic::Membership);
+    for kind in [130, 131, 132, 143] {
+        let alert = [58, 0, 5, 2, 0, 0, 1, 0];
+        let frame = frame6(0, &[&alert[..], &[kind, 0, 0, 0, 0, 0, 0, 0]].concat());
+        assert_eq!(parse(&frame), Traffic::Membership, "{kind}");
+        assert_eq!(parse(&frame[..frame.len() - 1]), Traffic::Malformed);
+    }
+}
+
+#[test]
 fn other_protocols_are_other() {
     // PPPoE, SCTP.
     let mut frame = build!(link().ipv4(A4, B4, 64).udp(1000, 2000), b"");
