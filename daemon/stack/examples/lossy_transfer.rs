@@ -18,6 +18,7 @@ fn main() {
             ("native", Congestion::Cubic, 1 << 16),
             ("native", Congestion::Cubic, 1 << 18),
             ("native", Congestion::Reno, 1 << 18),
+            ("native", Congestion::Bbr, 1 << 18),
             ("native", Congestion::None, 1 << 18),
             ("smoltcp", Congestion::Cubic, 1 << 15),
             ("smoltcp", Congestion::Cubic, 1 << 16),

@@ -7,6 +7,7 @@
 
 use std::ffi::{c_int, c_void};
 
+use dmm_proto::congestion::CongestionControl;
 use dmm_proto::op::SocketOption;
 use libc::socklen_t;
 use nix::errno::Errno;
@@ -92,6 +93,13 @@ pub unsafe extern "C" fn setsockopt(
     let number = bytes.first_chunk().map(|first| u32::from_ne_bytes(*first)).or(short);
     answer(with(|world| {
         world.get(fd)?;
+        if (level, name) == (libc::IPPROTO_TCP, libc::TCP_CONGESTION) {
+            let name = String::from_utf8_lossy(bytes);
+            let control = CongestionControl::from_name(name.trim_end_matches('\0'));
+            let control = control.ok_or(Errno::ENOENT)?;
+            world.set(fd, SocketOption::CongestionControl, (control as u8).into())?;
+            return Ok(0);
+        }
         let number = number.ok_or(Errno::EINVAL)?;
         match (level, name) {
             (libc::IPPROTO_TCP, libc::TCP_NODELAY) => {
@@ -122,6 +130,9 @@ pub unsafe extern "C" fn setsockopt(
                 socket.buffer.set_low_water(Some(number).filter(|bytes| *bytes > 0).or(fallback));
             }
             (libc::IPPROTO_TCP, TCP_INQ) => world.get(fd)?.tells_rest = number != 0,
+            (libc::SOL_SOCKET, libc::SO_MAX_PACING_RATE) => {
+                world.set(fd, SocketOption::PacingRate, number)?;
+            }
             (libc::SOL_SOCKET, libc::SO_SNDBUF) => world.get(fd)?.buffer.set_limit(number),
             (libc::SOL_SOCKET, libc::SO_ZEROCOPY) => {
                 world.get(fd)?.notices.zerocopy = number != 0;

@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use dmm_port::wire::{WireConfig, WirePort};
 use dmm_port::{Instant, Port, RxChecksum, RxFrame, RxQueue, TxQueue};
+use dmm_proto::congestion::CongestionControl;
 use dmm_stack::config::{
     Congestion, Ecn, Features, Neighbour, Prefix, Route, StackConfig, TRAIN_MIN, TcpConfig,
     UdpConfig,
@@ -85,10 +86,10 @@ impl World {
     /// A stack without sockets, and without the parts of TCP whose names stand in `without`, at a time
     /// that no script notices to be virtual. With `ecn` there it is with ECN, with `ecn-passive` if the peer
     /// asks for it, with `key` it makes Fast Open cookies of the second key, with `holes` it looks for
-    /// black holes of path MTU; without `fastopen` listeners must ask for that. `train=`, `wmem=` and `lowat=`
+    /// black holes of path MTU, with `congestion=` and a name it has another than CUBIC; without `fastopen` listeners must ask for that. `train=`, `wmem=` and `lowat=`
     /// with a number stand for `tcp_min_tso_segs`, the middle of `tcp_wmem`, and `tcp_notsent_lowat`.
     pub fn new(without: &str) -> Self {
-        let has = |part| !without.split(',').any(|name| name == part);
+        let has = |part: &str| !without.split(',').any(|name| name == part);
         let value =
             |name| without.split(',').find_map(|word| word.strip_prefix(name)?.parse().ok());
         let features = Features {
@@ -115,7 +116,10 @@ impl World {
             tcp: TcpConfig {
                 rx_buffer: 1 << 24,
                 tx_buffer: LIMIT_MAX as u32,
-                congestion: Congestion::Cubic,
+                congestion: CongestionControl::ALL
+                    .into_iter()
+                    .find(|control| !has(&format!("congestion={}", control.name())))
+                    .map_or(Congestion::Cubic, Congestion::from),
                 user_timeout_s: 900,
                 keepalive_s: None,
                 features,

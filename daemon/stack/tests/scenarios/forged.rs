@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use dmm_proto::op::{How, SocketOption};
 use dmm_stack::Request;
 use dmm_stack::pair::{Client, End, Pair, Quota};
-use etherparse::{PacketBuilder, SlicedPacket, TcpHeader, TransportSlice};
+use etherparse::{PacketBuilder, SlicedPacket, TcpHeader, TcpOptionElement, TransportSlice};
 use nix::errno::Errno;
 
 use crate::{IP_KINDS, V4, V6, clean, left, millis, right, secs};
@@ -379,4 +379,38 @@ fn a_reset_behind_an_extension_header_is_refused() {
     assert_eq!(pair.counter(End::Right, "drop.tcp_implausible"), 1);
     pair.exchange(secs(5), &mut one, &mut other, (6000, 6000));
     pair.clean_up(&[&one, &other], &[(End::Right, 0)], &[&quota]);
+}
+
+/// RFC 6191 section 2: in TIME-WAIT a newer timestamp shows that a SYN is new, whatever its number is.
+#[test]
+fn a_newer_timestamp_takes_the_place_of_one_in_time_wait() {
+    for (later, taken) in [(5000, true), (u32::MAX - 5000, false)] {
+        let (mut pair, _quota, one, other, next) = world("native");
+        pair.close(&other);
+        pair.expect(secs(5), "the end", |pair| pair.of(&one).ended);
+        pair.close(&one);
+        pair.run(secs(1));
+        let echo =
+            last(&pair.take_frames(End::Right)).options_iterator().find_map(|option| match option
+                .ok()?
+            {
+                TcpOptionElement::Timestamp(_, echo) => Some(echo),
+                _ => None,
+            });
+        let stamp = echo.expect("timestamps are in use").wrapping_add(later);
+        // Before all that the connection ever had.
+        let number = next.wrapping_sub(1 << 30);
+        pair.inject(
+            End::Right,
+            &forged(|header| {
+                (header.syn, header.sequence_number) = (true, number);
+                let options = [TcpOptionElement::Timestamp(stamp, 0)];
+                header.set_options(&options).expect("there is room");
+            }),
+        );
+        pair.run(millis(10));
+        let answer = last(&pair.take_frames(End::Right));
+        assert_eq!((answer.syn, answer.ack), (taken, true));
+        assert_eq!(answer.acknowledgment_number == number.wrapping_add(1), taken);
+    }
 }

@@ -161,17 +161,18 @@ impl Connection {
         (segment, class): (&Segment, u8),
         payload: &[u8],
     ) -> Result<Arrival, Breach> {
-        let Some(start) = self.receiver.position(segment.sequence) else {
-            let reset = segment.has(flag::RST);
-            return Ok(if reset { Arrival::Unmatched } else { Arrival::Implausible });
-        };
+        let start = self.receiver.position(segment.sequence);
         let value = segment.options.timestamps.map(|(value, _)| value);
         let (syn, fin) = (segment.has(flag::SYN), segment.has(flag::FIN));
         if self.state == State::TimeWait && syn && !segment.has(flag::ACK | flag::RST) {
             let newer = value.is_some_and(|value| self.stamps.is_newer(value));
-            let beyond = start > self.receiver.next;
+            let beyond = start.is_some_and(|start| start > self.receiver.next);
             return Ok(if newer || beyond { Arrival::Reopen } else { Arrival::Challenged });
         }
+        let Some(start) = start else {
+            let reset = segment.has(flag::RST);
+            return Ok(if reset { Arrival::Unmatched } else { Arrival::Implausible });
+        };
         if segment.has(flag::RST) {
             return Ok(self.take_reset(start));
         }

@@ -481,7 +481,9 @@ impl Sender {
         if self.phase == Phase::Open && !self.board.has_again() {
             self.again_since = None;
         }
-        if outcome.progress && self.phase == Phase::Open && self.is_limited() {
+        // The window does not grow in the round trip in which marks made it smaller.
+        let grows = self.phase == Phase::Open && self.una >= self.reduced_until;
+        if outcome.progress && grows && self.is_limited() {
             let ack = Ack {
                 now,
                 // What duplicates reported is not reported again.
