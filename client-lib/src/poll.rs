@@ -134,7 +134,8 @@ impl Watch {
         } else {
             ready.writable = false;
         }
-        let anything = ready.readable || ready.writable || ready.hang_up || ready.error;
+        let closed = ready.read_closed && interest.has(Interest::READ_CLOSED);
+        let anything = ready.readable || ready.writable || closed || ready.hang_up || ready.error;
         let token = Token(self.token.load(Ordering::Acquire));
         anything.then_some(Event { token, ready })
     }

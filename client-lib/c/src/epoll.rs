@@ -138,6 +138,9 @@ pub unsafe extern "C" fn dmm_epoll_wait(
     }))
 }
 
+/// Events of the kernel's descriptors that one call reports at most.
+const KERNEL_EVENTS: usize = 1024;
+
 fn instance(number: c_int) -> io::Result<Arc<Epoll>> {
     match handles::get(number)? {
         Handle::Epoll(epoll) => Ok(epoll),
@@ -271,7 +274,8 @@ impl Epoll {
     }
 
     fn ask_kernel(&self, found: &mut Vec<epoll_event>, room: usize) -> io::Result<()> {
-        let free = room - found.len();
+        // What does not fit is there at the next call.
+        let free = (room - found.len()).min(KERNEL_EVENTS);
         let mut events = vec![epoll_event { events: 0, u64: 0 }; free];
         let max = c_int::try_from(free).unwrap_or(c_int::MAX);
         // SAFETY: room for `max` events.
@@ -294,8 +298,11 @@ fn check(event: epoll_event) -> io::Result<()> {
 /// What to watch for.
 pub(crate) fn interest(wanted: u32) -> Interest {
     let mut interest = Interest::NONE;
-    if wanted & (IN | RDHUP) != 0 {
+    if wanted & IN != 0 {
         interest = interest | Interest::READABLE;
+    }
+    if wanted & RDHUP != 0 {
+        interest = interest | Interest::READ_CLOSED;
     }
     if wanted & OUT != 0 {
         interest = interest | Interest::WRITABLE;

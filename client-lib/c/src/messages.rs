@@ -17,6 +17,9 @@ use crate::handles;
 /// The number of the one link of a stack, where Linux has the interface's.
 const LINK: u8 = 1;
 
+/// Bytes of a datagram at most: a UDP length has 16 bits.
+const DATAGRAM_MAX: usize = 65_535;
+
 /// As recvmsg(2), with the flags of dmm_recv. Of datagrams the address that they were sent to is told if
 /// `IP_PKTINFO` or `IPV6_RECVPKTINFO` was set (ip(7), ipv6(7)): `ipi_ifindex` is 1 for the stack's link, and
 /// `ipi_spec_dst` is an address to answer from, or 0.0.0.0 for one of the stack's choice.
@@ -60,7 +63,10 @@ pub unsafe extern "C" fn dmm_recvmsg(handle: c_int, message: *mut msghdr, flags:
         let bytes = match &mut slices[..] {
             [one] => &mut one[..],
             many => {
-                joined.resize(many.iter().map(|slice| slice.len()).sum(), 0);
+                // No datagram is longer.
+                let room =
+                    many.iter().fold(0_usize, |room, slice| room.saturating_add(slice.len()));
+                joined.resize(room.min(DATAGRAM_MAX), 0);
                 &mut joined[..]
             }
         };
@@ -130,6 +136,10 @@ pub unsafe extern "C" fn dmm_sendmsg(
         let bytes = match &slices[..] {
             [one] => &one[..],
             many => {
+                let len = many.iter().fold(0_usize, |len, slice| len.saturating_add(slice.len()));
+                if len > DATAGRAM_MAX {
+                    return Err(os(Errno::EMSGSIZE));
+                }
                 joined = many.iter().flat_map(|slice| slice.iter().copied()).collect::<Vec<u8>>();
                 &joined[..]
             }

@@ -8,6 +8,7 @@
 #include <arpa/inet.h>
 #include <dmm.h>
 #include <errno.h>
+#include <limits.h>
 #include <netinet/in.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -127,6 +128,8 @@ static long send_from(int handle, struct sockaddr_in to, const char *from, int l
 
 static void messages(const char *ours, const char *theirs)
 {
+	static char some[8];
+	struct iovec huge[3] = { { some, LONG_MAX }, { some, LONG_MAX }, { some, LONG_MAX } };
 	int one = bound(4001), other = bound(4002);
 	struct sockaddr_in to = name(ours, 4002);
 	struct iovec part = { "x", 1 };
@@ -156,6 +159,10 @@ static void messages(const char *ours, const char *theirs)
 	FAILS(EBADF, dmm_recvmsg(7, &message, 0));
 	message.msg_iovlen = 1025;
 	FAILS(EINVAL, dmm_sendmsg(one, &message, 0));
+	/* Longer than all memory, and than a number holds. */
+	message = (struct msghdr){ .msg_iov = huge, .msg_iovlen = 3 };
+	FAILS(EMSGSIZE, dmm_sendmsg(one, &message, 0));
+	FAILS(EAGAIN, dmm_recvmsg(one, &message, MSG_DONTWAIT));
 	IS(0, dmm_close(one));
 	IS(0, dmm_close(other));
 }

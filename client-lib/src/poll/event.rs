@@ -17,6 +17,8 @@ impl Interest {
     pub const READABLE: Self = Self(1);
     /// There is room to write, or a connect that was started has ended.
     pub const WRITABLE: Self = Self(2);
+    /// The peer will send no more, whether or not bytes wait (`EPOLLRDHUP` alone).
+    pub const READ_CLOSED: Self = Self(4);
     /// Errors and hang-ups only.
     pub const NONE: Self = Self(0);
 
@@ -87,6 +89,9 @@ impl Event {
     }
 }
 
+/// Events for which there is memory from the first.
+const FIRST_ROOM: usize = 1024;
+
 /// Room for the events of one wait.
 #[derive(Debug)]
 pub struct Events {
@@ -99,7 +104,8 @@ impl Events {
     #[must_use]
     pub fn with_capacity(capacity: usize) -> Self {
         let capacity = capacity.max(1);
-        Self { events: Vec::with_capacity(capacity), capacity }
+        // More may come one day; memory for them is taken then.
+        Self { events: Vec::with_capacity(capacity.min(FIRST_ROOM)), capacity }
     }
 
     /// The events of the last wait.
