@@ -4,6 +4,7 @@
 //! daemon, no such stack), the error wraps an [`Error`], whose [`Error::errno`] describes it best;
 //! [`errno`] finds the number in either kind.
 
+use std::fmt;
 use std::io;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -12,7 +13,7 @@ use dmm_proto::hello::AttachError;
 use nix::errno::Errno;
 
 /// What needs words.
-#[derive(Debug, thiserror::Error)]
+#[derive(thiserror::Error)]
 pub enum Error {
     /// Nobody answers at the daemon's socket.
     #[error("cannot reach dmmd at {}: start dmmd or set DMM_SOCKET ({source})", path.display())]
@@ -80,6 +81,13 @@ pub enum Error {
     /// A socket and a poll, or the sockets in a poll, belong to different sessions.
     #[error("the poll watches sockets of another session: deregister those first")]
     OtherSession,
+}
+
+/// As [`Display`](fmt::Display): what a program's `main` returns is printed so, and should say what to do.
+impl fmt::Debug for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
 }
 
 impl Error {

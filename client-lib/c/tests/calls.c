@@ -385,7 +385,7 @@ static void waiting(const char *ours, const char *theirs)
 	socklen_t len = sizeof(to);
 	struct epoll_event event = { .events = EPOLLIN, .data.u64 = 77 }, found[4];
 	struct pollfd polled[3];
-	int one = dmm_socket(AF_INET, SOCK_DGRAM, 0), epoll, fresh, pipes[2];
+	int one = dmm_socket(AF_INET, SOCK_DGRAM, 0), epoll, fresh, pipes[2], on = 1;
 
 	IS(0, dmm_bind(one, any(&v4), sizeof(v4)));
 	IS(0, dmm_getsockname(one, any(&to), &len));
@@ -438,6 +438,18 @@ static void waiting(const char *ours, const char *theirs)
 	IS(ECONNREFUSED, option(fresh, SOL_SOCKET, SO_ERROR));
 	IS(0, dmm_close(fresh));
 	IS(0, dmm_epoll_wait(epoll, found, 4, 10));
+
+	/* One that is refused out of hand: the daemon knows nothing of it any more, which harms nobody. */
+	fresh = dmm_socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK, 0);
+	nobody.sin_port = 0;
+	IS(0, dmm_epoll_ctl(epoll, EPOLL_CTL_ADD, fresh, &event));
+	FAILS(EINPROGRESS, dmm_connect(fresh, any(&nobody), sizeof(nobody)));
+	IS(1, dmm_epoll_wait(epoll, found, 4, 30000));
+	IS(0, dmm_setsockopt(fresh, IPPROTO_TCP, TCP_NODELAY, &on, sizeof(on)));
+	/* The daemon answers what comes behind it. */
+	IS(0, dmm_connect(one, any(&to), sizeof(to)));
+	IS(0, option(one, SOL_SOCKET, SO_ERROR));
+	IS(0, dmm_close(fresh));
 	IS(0, dmm_close(epoll));
 
 	/* Both kinds in one dmm_poll; the same twice; what is closed, and what is to be skipped. */

@@ -283,6 +283,10 @@ impl TcpStream {
         if core.keep_early(option, value) {
             return Ok(());
         }
+        // The daemon knows nothing of it any more: to name it would be a breach of the contract.
+        if core.phase() == Phase::Failed {
+            return Ok(());
+        }
         let socket = core.socket();
         self.client().session.ask(core.instance(), Submission::SetOption { socket, option, value })
     }

@@ -50,7 +50,7 @@ fn mounts(inventory: &Inventory) -> Check {
     if list.is_empty() {
         return Check::warn(
             NAME,
-            "not mounted, so no memory is shared with vhost-user or memif peers",
+            "not mounted: the daemon takes pages of 4 KiB",
             "mount -t hugetlbfs none /dev/hugepages",
         );
     }

@@ -122,6 +122,7 @@ impl Net {
         }
         match self.on_link(remote) {
             Some(_) => Some(remote),
+            None if stays_at_home(remote) => None,
             None => self.route(remote).map(|route| route.via),
         }
     }
@@ -140,6 +141,9 @@ impl Net {
         }
         if is_group(remote) {
             return self.any_like(remote);
+        }
+        if stays_at_home(remote) {
+            return None;
         }
         let near = self.on_link(self.route(remote)?.via)?.address;
         if !is_link_local(near) {
@@ -168,6 +172,15 @@ impl Net {
 /// Whether one station can have the address.
 pub(crate) fn is_unicast(address: IpAddr) -> bool {
     !address.is_unspecified() && !is_group(address)
+}
+
+/// Whether packets to the address must not leave the host (RFC 1122 section 3.2.1.3, RFC 4291 section 2.5.3), or
+/// nobody has it (RFC 1112 section 4).
+fn stays_at_home(address: IpAddr) -> bool {
+    match address {
+        IpAddr::V4(v4) => matches!(v4.octets()[0], 0 | 127 | 240..),
+        IpAddr::V6(v6) => v6.is_loopback(),
+    }
 }
 
 /// Whether the address stands for several stations.
@@ -222,6 +235,9 @@ mod tests {
         assert_eq!(net.source_for(ip("1.1.1.1")), Some(ip("10.9.0.1")));
         assert_eq!(net.source_for(ip("192.168.1.1")), Some(ip("10.0.0.1")));
         assert_eq!(net.source_for(ip("2001:db8::1")), None);
+        for nowhere in ["127.0.0.1", "0.1.2.3", "240.0.0.1"] {
+            assert_eq!((net.source_for(ip(nowhere)), net.next_hop(ip(nowhere))), (None, None));
+        }
         assert_eq!(net.source_for(ip("fe80::2")), Some(ip("fe80::1")));
         config.addresses = vec![prefix("10.9.0.7", 16), prefix("10.9.0.1", 16)];
         config.routes.truncate(1);

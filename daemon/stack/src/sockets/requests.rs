@@ -88,7 +88,8 @@ impl<C: Connection> Sockets<C> {
             return Err(Errno::EADDRNOTAVAIL);
         }
         // RFC 9293 section 3.9.2.3: TCP talks to one station.
-        if !is_unicast(remote.ip()) || self.net.source_for(remote.ip()).is_none() {
+        let one = is_unicast(remote.ip()) && !self.net.is_many(remote.ip());
+        if !one || self.net.source_for(remote.ip()).is_none() {
             return Err(Errno::ENETUNREACH);
         }
         if self.flows.contains_key(&flow) && !succeeds { Err(Errno::EADDRINUSE) } else { Ok(()) }

@@ -43,6 +43,7 @@ impl Connection {
             shifts: (self.sender.shift, self.receiver.shift),
             ato: self.acks.delay(),
             adv_mss: u32::from(self.mss),
+            segs_in: self.arrived,
             last: (
                 Duration::ZERO,
                 now.since(self.acks.heard_at().unwrap_or(self.synchronized_at)),

@@ -73,6 +73,7 @@ impl Connection {
         (segment, class): (&Segment, u8),
         payload: &[u8],
     ) -> Result<Arrival, Breach> {
+        self.arrived = self.arrived.wrapping_add(1);
         match self.state {
             State::Closed => Ok(Arrival::Over),
             State::SynSent => self.arrive_at_syn_sent(now, segment, payload),

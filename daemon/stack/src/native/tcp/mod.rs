@@ -208,6 +208,8 @@ pub(super) struct Connection {
     keep_alive_due: bool,
     /// Bytes moved since the last trim.
     active: bool,
+    /// Segments that came.
+    arrived: u32,
     opened_at: Instant,
     /// When the peer's SYN came.
     synchronized_at: Instant,
@@ -291,6 +293,7 @@ impl Connection {
             reset_due: false,
             keep_alive_due: false,
             active: true,
+            arrived: 0,
             opened_at: now,
             synchronized_at: now,
             heard_at: now,
