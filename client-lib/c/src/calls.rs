@@ -119,7 +119,8 @@ pub unsafe extern "C" fn dmm_bind(
 /// Errors: those of listen(2); of bind(2) too, see dmm_bind.
 #[unsafe(no_mangle)]
 pub extern "C" fn dmm_listen(handle: c_int, backlog: c_int) -> c_int {
-    call(|| done(handles::socket(handle)?.listen(u32::try_from(backlog).unwrap_or(0))))
+    // Below zero it is the longest, as on Linux; the daemon has a bound of its own.
+    call(|| done(handles::socket(handle)?.listen(u32::try_from(backlog).unwrap_or(u32::MAX))))
 }
 
 /// As accept(2).

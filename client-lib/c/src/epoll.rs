@@ -181,7 +181,14 @@ impl Epoll {
         socket.tell(Arc::downgrade(this), number);
         this.watch(number).inspect_err(|_| {
             this.lock().remove(&number);
-        })
+        })?;
+        // Closed in between, it told nobody: what is watched would live for ever.
+        let lives = handles::socket(number).is_ok_and(|now| Arc::ptr_eq(&now, socket));
+        if !lives {
+            this.forget(number);
+            return Err(os(Errno::EBADF));
+        }
+        Ok(())
     }
 
     /// Watches a socket, if it is anything yet.

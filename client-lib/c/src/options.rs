@@ -85,7 +85,11 @@ pub unsafe extern "C" fn dmm_setsockopt(
                 stream(socket.choose(|choices| choices.nodelay = on))
             }
             (libc::IPPROTO_TCP, libc::TCP_KEEPIDLE) => {
+                // As on Linux (`MAX_TCP_KEEPIDLE`).
                 let seconds = at_least(1, int()?)?;
+                if seconds > 32_767 {
+                    return Err(os(Errno::EINVAL));
+                }
                 stream(socket.choose(|choices| choices.keepalive_s = Some(seconds)))
             }
             (libc::IPPROTO_TCP, libc::TCP_USER_TIMEOUT) => {

@@ -149,6 +149,9 @@ static void options(void)
 	IS(7200, option(handle, IPPROTO_TCP, TCP_KEEPIDLE));
 	value = 60;
 	IS(0, dmm_setsockopt(handle, IPPROTO_TCP, TCP_KEEPIDLE, &value, sizeof(value)));
+	value = 32768;
+	FAILS(EINVAL, dmm_setsockopt(handle, IPPROTO_TCP, TCP_KEEPIDLE, &value, sizeof(value)));
+	value = 60;
 	IS(0, dmm_setsockopt(handle, IPPROTO_IP, IP_TTL, &value, sizeof(value)));
 	IS(60, option(handle, IPPROTO_IP, IP_TTL));
 	value = 256;

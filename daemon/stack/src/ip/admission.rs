@@ -29,10 +29,11 @@ pub(crate) struct Admitted<'a> {
     pub(crate) to_group: bool,
 }
 
-/// Reads a frame, if it is for this stack, with the tag that it must have, and undamaged. Counts it if not.
+/// Reads a frame, if it is for this stack, with the tag that it must have, and undamaged; and if it comes from the
+/// link, from an address that another station can have. Counts it if not.
 pub(crate) fn admit<'a>(
     frame: &RxFrame<'a>,
-    (mac, vlan): (Mac, Option<u16>),
+    (mac, vlan, from_link): (Mac, Option<u16>, bool),
     net: &Net,
     counters: &mut Counters,
 ) -> Option<Admitted<'a>> {
@@ -64,7 +65,14 @@ pub(crate) fn admit<'a>(
             // The port may have verified it. Of a fragment nothing can be said yet.
             let verified = frame.checksum == RxChecksum::Good;
             let fault = message.as_ref().filter(|_| !verified).and_then(checksum::fault);
+            let asks =
+                !matches!(traffic, Traffic::Arp { .. } | Traffic::Ndp { .. } | Traffic::Membership);
+            let from = source(inner).filter(|_| from_link && asks);
             match fault {
+                // RFC 1122 section 3.2.1.3, RFC 9293 section 3.9.2.3: an answer would go to ourselves, or to many.
+                None if from.is_some_and(|from| !net.may_be_another(from)) => {
+                    &mut counters.drop_source
+                }
                 None => {
                     let by_address = matches!(
                         traffic,
@@ -83,6 +91,15 @@ pub(crate) fn admit<'a>(
     };
     *fault += 1;
     None
+}
+
+/// Where an IP packet comes from, if its header says.
+fn source(frame: &[u8]) -> Option<IpAddr> {
+    match frame.get(12..14)? {
+        [0x08, 0x00] => Some(IpAddr::from(*frame.get(26..)?.first_chunk::<4>()?)),
+        [0x86, 0xdd] => Some(IpAddr::from(*frame.get(22..)?.first_chunk::<16>()?)),
+        _ => None,
+    }
 }
 
 /// Where an IP packet goes, if its header says.

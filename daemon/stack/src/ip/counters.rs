@@ -36,6 +36,8 @@ counters! {
     drop_unknown = "drop.unknown_protocol",
     /// IP packets, and questions of neighbours, for addresses that are not ours.
     drop_not_ours = "drop.not_ours",
+    /// IP packets from addresses that no other station can have: our own, groups, loopback, none.
+    drop_source = "drop.impossible_source",
     /// Neighbour messages that contradict a static neighbour.
     drop_neighbour = "drop.static_neighbour_contradicted",
     /// Answers and announcements of neighbours that this instance did not ask for.

@@ -100,6 +100,14 @@ impl Net {
         matches!(address, IpAddr::V4(v4) if v4.is_broadcast()) || self.is_subnet_broadcast(address)
     }
 
+    /// Whether another station can have `address`.
+    pub(crate) fn may_be_another(&self, address: IpAddr) -> bool {
+        is_unicast(address)
+            && !stays_at_home(address)
+            && !self.is_own(address)
+            && !self.is_subnet_broadcast(address)
+    }
+
     /// Whether `address` stands for several stations: a group, or all of a link of ours.
     pub(crate) fn is_many(&self, address: IpAddr) -> bool {
         is_group(address) || self.is_subnet_broadcast(address)

@@ -99,7 +99,7 @@ impl Stack for NativeStack {
     fn receive(&mut self, now: Instant, frames: &[RxFrame<'_>], tx: &mut TxBurst<'_>) {
         self.link.counters.rx_frames += frames.len() as u64;
         for frame in frames {
-            self.receive_frame(now, (frame, self.link.vlan()), tx);
+            self.receive_frame(now, (frame, self.link.vlan(), true), tx);
         }
     }
 

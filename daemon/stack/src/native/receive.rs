@@ -21,15 +21,16 @@ use crate::sockets::Owner;
 use crate::sockets::slots::SlotIndex;
 
 impl NativeStack {
-    /// Takes one frame, which is of the VLAN given.
+    /// Takes one frame, which is of the VLAN given, and may come from the link rather than from us.
     pub(super) fn receive_frame(
         &mut self,
         now: Instant,
-        (frame, vlan): (&RxFrame<'_>, Option<u16>),
+        (frame, vlan, from_link): (&RxFrame<'_>, Option<u16>, bool),
         tx: &mut TxBurst<'_>,
     ) {
         let mac = self.link.mac();
-        let admitted = admit(frame, (mac, vlan), &self.sockets.net, &mut self.link.counters);
+        let place = (mac, vlan, from_link);
+        let admitted = admit(frame, place, &self.sockets.net, &mut self.link.counters);
         let Some(Admitted { traffic, message, frame, to_group }) = admitted else { return };
         let bytes = &*frame;
         let payload = message.as_ref().map_or(&[][..], |message| message.bytes);
@@ -95,7 +96,7 @@ impl NativeStack {
         let Some(bytes) = self.link.take_looped() else { return };
         self.link.counters.rx_frames += 1;
         let frame = RxFrame { bytes: &bytes, checksum: RxChecksum::Good, hash: None };
-        self.receive_frame(now, (&frame, None), tx);
+        self.receive_frame(now, (&frame, None, false), tx);
     }
 
     /// Takes a fragment. The packet that it completes goes on as if it had come whole.
@@ -103,10 +104,10 @@ impl NativeStack {
         let whole = self.reassembler.receive(now, bytes);
         self.link.counters.add_fragment_losses(self.reassembler.take_losses());
         if let Some(bytes) = whole {
-            // What the port verified of the pieces says nothing about the whole. It is no fragment
-            // again, so this goes no deeper.
+            // What the port verified of the pieces says nothing about the whole, but where they came from was
+            // looked at. It is no fragment again, so this goes no deeper.
             let frame = RxFrame { bytes: &bytes, checksum: RxChecksum::Unknown, hash: None };
-            self.receive_frame(now, (&frame, None), tx);
+            self.receive_frame(now, (&frame, None, false), tx);
         }
     }
 

@@ -30,7 +30,7 @@ impl SmoltcpStack {
         tx: &mut TxBurst<'_>,
     ) {
         let bytes = frame.bytes;
-        let admitted = admit(frame, (self.mac, None), &self.sockets.net, &mut self.counters);
+        let admitted = admit(frame, (self.mac, None, true), &self.sockets.net, &mut self.counters);
         let Some(admitted) = admitted else { return };
         match admitted.traffic {
             Traffic::Tcp(flow) => self.receive_segment(now, frame, flow, tx),

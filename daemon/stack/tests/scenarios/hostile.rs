@@ -2,6 +2,7 @@
 
 use dmm_stack::kinds::KINDS;
 use dmm_stack::pair::{Client, End, Pair, Quota};
+use etherparse::PacketBuilder;
 use proptest::prelude::*;
 
 use crate::{V4, clean, right, secs};
@@ -113,5 +114,41 @@ proptest! {
             }
             pair.run(secs(100));
         }
+    }
+}
+
+/// RFC 1122 section 3.2.1.3: what claims to come from us, from many or from nobody is not answered, or an echo
+/// would go round for ever.
+#[test]
+fn packets_from_impossible_addresses_are_counted_and_not_taken() {
+    for kind in crate::IP_KINDS {
+        let (mut pair, clients, _) = world(kind);
+        pair.run(secs(1));
+        pair.keep_frames(End::Right);
+        let sources: [[u8; 4]; 8] = [
+            [10, 0, 0, 2],
+            [10, 0, 0, 255],
+            [224, 0, 0, 1],
+            [255, 255, 255, 255],
+            [127, 0, 0, 1],
+            [0, 0, 0, 0],
+            [0, 1, 2, 3],
+            [240, 0, 0, 1],
+        ];
+        for source in sources {
+            let link = || PacketBuilder::ethernet2([2, 0, 0, 0, 0, 1], [2, 0, 0, 0, 0, 2]);
+            let mut frame = Vec::new();
+            link().ipv4(source, [10, 0, 0, 2], 64).udp(53, 53).write(&mut frame, b"x").unwrap();
+            pair.inject(End::Right, &frame);
+            frame.clear();
+            let syn = link().ipv4(source, [10, 0, 0, 2], 64).tcp(80, 80, 1, 1000).syn();
+            syn.write(&mut frame, &[]).unwrap();
+            pair.inject(End::Right, &frame);
+        }
+        pair.run(secs(1));
+        assert_eq!(pair.counter(End::Right, "drop.impossible_source"), 2 * sources.len() as u64);
+        assert_eq!(pair.counter(End::Right, "rx.udp_datagrams"), 0);
+        assert_eq!(pair.take_frames(End::Right), Vec::<Vec<u8>>::new(), "{kind} answers");
+        drop(clients);
     }
 }
