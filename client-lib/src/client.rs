@@ -135,7 +135,7 @@ impl Client {
         self.session.stacks.iter().map(|stack| stack.name.clone()).collect()
     }
 
-    /// Whether the daemon is gone: every call on this client's sockets then fails with
+    /// Whether the daemon is gone: after this was true, every call on this client's sockets fails with
     /// `ECONNRESET`.
     #[must_use]
     pub fn is_dead(&self) -> bool {

@@ -17,8 +17,8 @@
 //! ```
 //!
 //! Errors are [`std::io::Error`]s with Linux's errno ([`errno`] finds it in those that carry words
-//! as well). If the daemon ends, every call on its sockets fails with `ECONNRESET`, and the next
-//! socket opened looks for a daemon anew. Any thread may use any socket; calls that a signal
+//! as well). If the daemon ends, calls on its sockets fail with `ECONNRESET`, those that only send once there is no
+//! more room; the next socket opened looks for a daemon anew. Any thread may use any socket; calls that a signal
 //! interrupts go on. A forked child opens sockets of its own.
 //!
 //! Start reading at [`client`], then `context` (how threads wait), `slots` (how completions find

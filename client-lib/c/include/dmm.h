@@ -6,8 +6,8 @@
  *
  * Results and errors: a call that fails returns -1 and sets errno, as the kernel's does; what is said
  * below of errors is beside that call's manual page. dmm_error_text() says more, in words. If the
- * daemon ends, every call on its sockets fails with ECONNRESET, and the next dmm_socket looks for a
- * daemon anew.
+ * daemon ends, calls on its sockets fail with ECONNRESET, those that only send once there is no more room;
+ * the next dmm_socket looks for a daemon anew.
  *
  * Threads: any thread may use any socket, several the same one. No call raises SIGPIPE, and none ends
  * with EINTR: it goes on after a signal handler returns. No call is safe within a signal handler.
