@@ -20,6 +20,7 @@ mod interrupt;
 mod machine;
 mod namespace;
 mod output;
+mod pour;
 mod process;
 mod rows;
 mod world;
@@ -61,6 +62,9 @@ enum Command {
     /// The client program of some rows
     #[command(hide = true)]
     Hold(hold::Args),
+    /// The ends of a stream of some rows
+    #[command(hide = true)]
+    Pour(pour::Args),
     /// The program whose instructions are counted
     #[command(hide = true)]
     Exercise(exercise::Args),
@@ -81,6 +85,7 @@ fn main() -> ExitCode {
 fn run(cli: &Cli) -> anyhow::Result<bool> {
     match &cli.command {
         Some(Command::Hold(args)) => return hold::run(args).map(|()| true),
+        Some(Command::Pour(args)) => return pour::run(args).map(|()| true),
         Some(Command::Exercise(args)) => return exercise::run(args).map(|()| true),
         None => {}
     }

@@ -24,6 +24,11 @@ impl Namespace {
         Ok(namespace)
     }
 
+    /// Its name, as ip(8) knows it.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
     /// A command that runs inside.
     pub fn command(&self, program: impl AsRef<OsStr>) -> Command {
         let mut command = Command::new("ip");

@@ -4,6 +4,7 @@ mod api;
 mod cleanup;
 mod flood;
 mod floods;
+mod goodput;
 mod idle;
 mod instructions;
 mod memory;
@@ -36,7 +37,7 @@ pub struct Row {
 }
 
 /// All rows, in the order in which they run.
-pub const ALL: [Row; 17] = [
+pub const ALL: [Row; 18] = [
     Row {
         name: "rtt",
         about: "echo of 64 bytes over two stacks and a wire, beside kernel loopback",
@@ -81,6 +82,11 @@ pub const ALL: [Row; 17] = [
         name: "hostile-floods",
         about: "what a frame of a flood costs the native stack, and what memory it takes",
         run: floods::borne,
+    },
+    Row {
+        name: "goodput",
+        about: "what arrives over a long path that loses, beside the kernel as the sender",
+        run: goodput::beside_linux,
     },
     Row {
         name: "flood-vhost",
